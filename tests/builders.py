@@ -158,7 +158,7 @@ def stored(recipe: Recipe) -> tuple[ShardMeta, dict[str, list[dict[str, Any]]]]:
 
 
 def queue_stats(**changes: Any) -> QueueStats:
-    """A queue of 1,000 prompts that has nothing yet, but for the changes."""
+    """A queue of 1,000 prompts with nothing done, except for the changes."""
     nothing = dict.fromkeys(QueueStats.model_fields, 0)
     rows: dict[str, Any] = {"planned": True, "again": False, "rows": 1000, "asks": 1000, "prompts_left": 1000}
     rows |= {"samples": 1000, "samples_left": 1000, "all_sealed": False, "last": True}

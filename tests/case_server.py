@@ -107,7 +107,7 @@ class CaseServer:
         return sum(f"[[{name}]]" in prompt for _, prompt, _ in self.asked)
 
     def refused(self) -> int:
-        """Replies that were no 2xx."""
+        """Replies other than 2xx."""
         return sum(status >= 300 for *_, status in self.asked)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

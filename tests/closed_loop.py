@@ -201,7 +201,7 @@ class _Worker:
 
 
 def play(behaviour: Behaviour, *, told: Limits | None = None, workers: int = 4, seconds: float, seed: int = 0) -> Heard:
-    """What is heard of so many workers at this teacher, whose account's limits are as `told`."""
+    """The outcome of so many workers at this teacher, whose account declares the limits in `told`."""
     heard, loop = Heard(), VirtualLoop(None, admit=lambda handle: True)
     clock = _Clock(loop)
     ledger = Ledger(told or Limits(), now=0.0)

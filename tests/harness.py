@@ -238,7 +238,7 @@ async def _with_simulators(recipe: Recipe, stack: AsyncExitStack) -> Recipe:
 
 @contextmanager
 def _threads() -> Iterator[None]:
-    """Threads of this run's own, over with it: nothing of a cancelled run goes on behind its end."""
+    """Threads of this run only, which end with it: nothing of a cancelled run continues after its end."""
     executor = ThreadPoolExecutor(8)
     asyncio.get_running_loop().set_default_executor(executor)
     try:

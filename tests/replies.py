@@ -18,7 +18,7 @@ def outcome_of(
     headers: Mapping[str, str] | None = None,
     latency_s: float = 0,
 ) -> Outcome:
-    """The outcome of a reply, folded and read; a document that is no bytes goes as JSON."""
+    """The outcome of a reply, folded and read; a document that is not bytes is sent as JSON."""
     body = document if isinstance(document, bytes) else json.dumps(document).encode()
     return protocol.read(protocol.fold(Reply(status, headers or {}, body, latency_s)))
 

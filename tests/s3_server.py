@@ -90,7 +90,7 @@ class Gate:
         return None
 
     def holds(self, path: str, *, if_none_match: str | None, if_match: str | None) -> bool:
-        """Whether a write to `path` may go on."""
+        """Whether a write to `path` may continue."""
         file = self.data / path.lstrip("/")
         if if_none_match == "*" and "if-none-match" in self.honours and file.is_file():
             return False
@@ -227,7 +227,7 @@ class _GateServer(ThreadingHTTPServer):
         super().__init__((address, 0), _Handler)
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A client that went away is no fault of the server."""
+        """A client that went away is not a fault of the server."""
 
 
 @dataclass(slots=True)

@@ -43,7 +43,7 @@ ROOM_BYTES = 32 * 2**20
 
 @dataclass(slots=True)
 class LeasedChunk:
-    """One chunk."""
+    """An open chunk, with its journal's shipper and the count of its requests in flight."""
 
     open: OpenChunk
     shipper: LiveJournal

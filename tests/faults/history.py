@@ -96,7 +96,7 @@ def check_limits(log: Path, *, in_flight: int, per_minute: int, killed_at: Seque
 
 
 def _spans_a_kill(served: dict[str, Any], killed_at: Sequence[float]) -> bool:
-    """Whether the request was under way, or had just ended, when something was killed or died of that."""
+    """Whether the request was in flight, or had just ended, when something was killed or died of that."""
     begin, end = served["time"] - WAKE_S, served["time"] + served["latency_s"] + WAKE_S
     return any(begin <= killed <= end for killed in killed_at)
 

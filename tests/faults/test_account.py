@@ -49,7 +49,7 @@ def openai_error(code: str) -> str:
     ids=["seconds", "milliseconds", "RetryInfo"],
 )
 async def test_a_wait_holds_for_every_worker(tmp_path: Path, order: dict[str, Any]) -> None:
-    """Rows 1, 2, 5: 429 with a wait, in a header or in Gemini's body -> nobody sends before it is over.
+    """Rows 1, 2, 5: 429 with a wait, in a header or in Gemini's body -> nobody sends before it ends.
 
     No attempt is used up: one is all that each sample has.
     """
@@ -69,7 +69,7 @@ async def test_a_wait_holds_for_every_worker(tmp_path: Path, order: dict[str, An
 
 @pytest.mark.parametrize("value", ["soon", "0"])
 async def test_a_wait_that_is_none_is_no_busy_loop(tmp_path: Path, value: str) -> None:
-    """Row 4: an unusable Retry-After, or none to speak of -> no crash, and the teacher is left alone for a while."""
+    """Row 4: an unusable or tiny Retry-After -> no crash, and the teacher is left alone for a while."""
     recipe = setup(tmp_path, prompts=8, limits={"in_flight": 8})
     faults = [status(429, body="", stop_s=3.0, headers={"retry-after": value})]
     log = tmp_path / "log"

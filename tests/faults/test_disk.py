@@ -37,7 +37,7 @@ def grow(disk: Path, *, mb: int) -> None:
 
 
 async def test_a_full_disk_stops_the_asking_before_anything_is_lost(tmp_path: Path) -> None:
-    """Row 53: the run pauses while there is room for what is under way; with more it goes on, asking none again."""
+    """Row 53: the run pauses while there is room for what is in flight; with more it continues, asking none again."""
     write_source(tmp_path, questions(PROMPTS))
     log = tmp_path / "served.jsonl"
     told = SimulatorSettings(output_tokens=(ANSWER_TOKENS, ANSWER_TOKENS), latency_s=0.05, log=str(log))

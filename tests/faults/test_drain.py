@@ -1,4 +1,4 @@
-"""A node that is told to go, as a spot node is: its worker brings home what is under way, and another goes on."""
+"""A node that is told to go, like a spot node: its worker finishes its requests in flight, and another resumes."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Rows 30 to 32 of the faults: a teacher that fails in part, and what still serves goes on at full speed."""
+"""Rows 30 to 32 of the faults: a teacher that fails in part, and what still serves continues at full speed."""
 
 import asyncio
 import time
@@ -47,7 +47,7 @@ async def test_one_dead_endpoint_of_three_is_left_alone(tmp_path: Path, dead: di
 
 
 async def test_a_dead_teacher_does_not_hold_up_another(tmp_path: Path) -> None:
-    """Row 31, teachers: one answers nothing but 500 -> the other's samples of what is in hand go on at full speed.
+    """Row 31, teachers: one answers nothing but 500 -> the other's samples of the open chunks continue at full speed.
 
     They share an account, too: what waits for the dead one holds none of its slots.
     """

@@ -93,7 +93,7 @@ async def test_ids_are_data_and_never_part_of_a_path(tmp_path: Path) -> None:
 
 
 async def test_a_bad_row_keeps_its_id_where_it_has_one(tmp_path: Path) -> None:
-    """In the index and in failed/; a line that is no JSON has none."""
+    """In the index and in failed/; a line that is not JSON has none."""
     write_source(tmp_path, [{"id": "no-question", "question": " "}, "{torn", *questions(1)])
     recipe = recipe_of(tmp_path)
     await run_in_process(recipe)

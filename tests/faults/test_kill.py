@@ -150,7 +150,7 @@ def test_three_protocols_that_each_answer_killed_at_three_points(tmp_path: Path)
 
 @pytest.mark.slow
 def test_stopped_by_a_signal(tmp_path: Path) -> None:
-    """SIGTERM: what is under way comes home, exit 3, and the same command goes on asking nothing again."""
+    """SIGTERM: requests in flight finish, exit 3, and the same command resumes without asking anything again."""
     with teacher(tmp_path, latency_s=0.2) as url:
         recipe = recipe_file(tmp_path, url)
         first = start(recipe, tmp_path)
@@ -184,7 +184,7 @@ def test_stopped_during_the_last_answers(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_stopped_at_once_by_a_second_signal(tmp_path: Path) -> None:
-    """Ctrl-C twice: exit 3 without waiting for what is under way, which is all that may be asked again."""
+    """Ctrl-C twice: exit 3 without waiting for what is in flight, which is all that may be asked again."""
     with teacher(tmp_path, latency_s=3.0) as url:
         recipe = recipe_file(tmp_path, url, in_flight=500)
         first = start(recipe, tmp_path)
@@ -201,7 +201,7 @@ def test_stopped_at_once_by_a_second_signal(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_worker_that_hangs_and_wakes_up(tmp_path: Path) -> None:
-    """SIGSTOP past the lease: another worker goes on with its chunks, and what it does when it wakes up is lost."""
+    """SIGSTOP past the lease: another worker takes over its chunks, and what it does when it wakes up is lost."""
     with teacher(tmp_path, latency_s=0.2) as url:
         recipe = recipe_file(tmp_path, url, workers=2)
         run = start(recipe, tmp_path)

@@ -58,7 +58,7 @@ class Play:
                 await self._step(name, hand)
 
     def rate(self, start: float, end: float) -> float:
-        """Our answers a second in this time."""
+        """Our answers per second in this time."""
         return sum(start <= moment < end for moment in self.answered) / (end - start)
 
     def _admitted(self) -> bool:

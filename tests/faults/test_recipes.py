@@ -168,7 +168,7 @@ def test_a_misspelt_column_is_refused_before_anything_is_planned(tmp_path: Path,
 def test_what_makes_no_prompt_at_all_is_refused(
     tmp_path: Path, rows: list[Any], changes: dict[str, Any], said: str
 ) -> None:
-    """By plan and run, before the dataset is bound to the mistake; a mended recipe finds nothing in its way."""
+    """By plan and run, before the dataset is bound to the mistake; a fixed recipe finds nothing in its way."""
     write_source(tmp_path, rows)
     for act in (preview, index):
         with pytest.raises(SourceError, match=said):

@@ -91,7 +91,7 @@ async def test_no_answer_is_no_answer_in_any_protocol(
     [(413, "<html>413 Request Entity Too Large</html>", "too_long"), (422, "missing field `model`", "bad_request")],
 )
 async def test_an_error_that_is_no_json_is_told_by_its_status(tmp_path: Path, code: int, body: str, kind: str) -> None:
-    """Row 10: HTML of a CDN, plain text -> classified by status; of a long body the head is stored."""
+    """Row 10: a CDN's HTML, plain text -> classified by status; the start of a long body is stored."""
     recipe = setup(tmp_path, prompts=2)
     async with at(recipe, {"faults": [status(code, body=body + " x" * 100_000)]}) as asked:
         summary = await run_in_process(asked)
@@ -119,7 +119,7 @@ async def test_a_trickle_is_read(tmp_path: Path) -> None:
 
 
 async def test_a_reply_that_comes_twice_is_one_answer(tmp_path: Path) -> None:
-    """Row 29: a proxy replays responses -> one row a request, and no sample gets another's answer."""
+    """Row 29: a proxy replays responses -> one row per request, and no sample gets another's answer."""
     recipe = setup(tmp_path, prompts=30, limits={"in_flight": 2})
 
     async def replaying(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -159,7 +159,7 @@ def keyed(recipe: Recipe, url: str, file: Path) -> Recipe:
 
 @pytest.mark.parametrize("rotated", [True, False])
 async def test_a_refused_key_is_read_again_once(tmp_path: Path, rotated: bool) -> None:
-    """Row 25: 401 after a rotation -> the secret is read again, the run goes on; else exit 3. No storm of 401s."""
+    """Row 25: 401 after a rotation -> the secret is read again, the run continues; else exit 3. No storm of 401s."""
     recipe, file, log = setup(tmp_path, prompts=30), tmp_path / "key", tmp_path / "log"
     file.write_text("sk-the-old-key-0123")
 

@@ -53,7 +53,7 @@ def rows(recipe: Recipe, folder: str) -> list[dict[str, Any]]:
 
 
 def most_at_once(lines: Sequence[dict[str, Any]]) -> int:
-    """The most requests under way at one moment, by the teacher's log."""
+    """The most requests in flight at one moment, by the teacher's log."""
     moments = [(line["time"], 1) for line in lines] + [(line["time"] + line["latency_s"], -1) for line in lines]
     now = most = 0
     for _, step in sorted(moments):

@@ -119,7 +119,7 @@ def node_lost(*, silently: bool) -> Case:
 
 
 def head_lost(lab: Lab) -> None:
-    """The first host, with head and driver, is gone with its disk; another in its place runs the same command."""
+    """The first host, with head and driver, is lost with its disk; another host runs the same command."""
     _cluster(lab)
     lab.run(lab.first)
     lab.asking(for_s=AT_WORK_S)
@@ -139,7 +139,7 @@ def head_lost(lab: Lab) -> None:
 
 
 def drained(lab: Lab) -> None:
-    """The second host is told to go, and gone with its disk half a minute later: nothing is asked twice."""
+    """The second host is drained, and lost with its disk half a minute later: nothing is asked twice."""
     _cluster(lab)
     run = lab.run(lab.first)
     lab.asking(for_s=AT_WORK_S)

@@ -165,7 +165,7 @@ def test_a_batch_is_found_whose_creation_was_not_answered(api: str) -> None:
 
 @pytest.mark.parametrize("api", APIS)
 def test_a_lost_batch_is_not_listed_at_first(api: str) -> None:
-    """A listing may be late, so one look is no proof that a batch does not exist."""
+    """A listing may be late, so one look is not proof that a batch does not exist."""
 
     async def test(account: Account) -> None:
         job = account.job(3)
@@ -214,7 +214,7 @@ def test_a_download_that_breaks_off_is_lost_and_can_be_repeated(api: str) -> Non
 
 @pytest.mark.parametrize("api", APIS)
 def test_a_cancelled_batch_ends(api: str) -> None:
-    """Again and again: cancelling what has ended is no error."""
+    """Again and again: cancelling what has ended is not an error."""
 
     async def test(account: Account) -> None:
         batch = await account.create(account.job(4))

@@ -311,7 +311,7 @@ def test_two_teachers_of_a_chunk_are_parked_together(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("quick")
 def test_open_batches_keep_a_dataset_open(tmp_path: Path) -> None:
-    """Neither is it finished, nor bound to another recipe: their answers are paid for."""
+    """It is neither finished nor bound to another recipe, because their answers are paid for."""
     write_source(tmp_path, questions(10))
 
     async def test(server: Server) -> None:

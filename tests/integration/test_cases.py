@@ -336,7 +336,7 @@ async def test_a_run_whose_answers_are_all_of_no_use_stops(tmp_path: Path, name:
 async def test_a_corrected_setting_takes_the_answers_that_are_paid_for(
     tmp_path: Path, name: str, words: str, corrected: dict[str, Any]
 ) -> None:
-    """`finish_reasons` and `thinking` hold for what is in open journals: nothing is asked twice, the run goes on."""
+    """`finish_reasons` and `thinking` hold for what is in open journals: nothing is asked twice, the run continues."""
     folder = CASES
     if name == "own-tags":
         folder = tmp_path
@@ -500,7 +500,7 @@ async def test_what_one_endpoint_of_two_refuses_is_the_endpoints_fault(tmp_path:
 
 
 async def test_missing_log_probabilities_are_reported_at_the_first_answers(tmp_path: Path) -> None:
-    """Case 76: a note while the run goes on."""
+    """Case 76: a note while the run continues."""
     crew: list[Worker] = []
     async with serving(CaseServer()) as server:
         recipe = case_recipe(tmp_path, server.url, bad("76-no-logprobs/null", 5), ask={"top_logprobs": 2})

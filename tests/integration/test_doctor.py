@@ -1,4 +1,4 @@
-"""`doctor` against real servers and folders: each fault it is for is found, named, and comes with its mending."""
+"""`doctor` against real servers and folders: each fault it looks for is found, named, and comes with its fix."""
 
 import json
 import threading
@@ -94,7 +94,7 @@ def test_a_refused_key_is_named_and_not_shown(tmp_path: Path, monkeypatch: pytes
 def test_what_a_teacher_replies_says_what_to_do(
     tmp_path: Path, status: int, message: str, state: str, mend: str
 ) -> None:
-    """Waiting is no fault of the recipe; the rest is."""
+    """Waiting is not a fault of the recipe; the rest is."""
     with replying(status, {"error": {"message": message}}) as url:
         finding = found(tmp_path, teachers=[teacher(url)])["teacher t"]
     assert (finding.state, mend in finding.mend) == (state, True), finding

@@ -234,7 +234,7 @@ def test_embedded_images_are_what_trl_takes(trl_python: str, tmp_path: Path) -> 
 
 @pytest.mark.slow
 def test_example_soft_labels(trl_python: str, dataset: Path, tmp_path: Path) -> None:
-    """A student comes closer to the teacher's distributions; every answered token is counted, few are no label."""
+    """A student comes closer to the teacher's distributions; every answered token is counted, few have no label."""
     student = tmp_path / "student"
     script = SCRIPTS / "example_soft_labels.py"
     printed = run(trl_python, script, dataset, "--output", student, env={"HF_HOME": str(tmp_path / "hf")})

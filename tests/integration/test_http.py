@@ -187,7 +187,7 @@ async def test_a_connection_serves_one_request_after_another(http: HttpTransport
 
 
 async def test_a_thousand_requests_at_once(http: HttpTransport) -> None:
-    """There is no pool to queue behind: a thousand are under way at one moment, and all are answered."""
+    """There is no pool to queue behind: a thousand are in flight at one moment, and all are answered."""
     async with simulator(latency_s=0.5) as url:
         start = time.monotonic()
         replies = await asyncio.gather(*(post(http, url, timeout_s=200) for _ in range(1000)))
@@ -328,7 +328,7 @@ async def test_the_deadline_is_for_the_whole_exchange(http: HttpTransport, fault
 
 
 async def test_keep_alive_newlines_do_not_defeat_the_deadline(http: HttpTransport) -> None:
-    """Bytes that keep coming (DeepSeek, while it queues) are no progress."""
+    """Bytes that keep coming (DeepSeek, while it queues) are not progress."""
 
     async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_request(reader)
@@ -344,7 +344,7 @@ async def test_keep_alive_newlines_do_not_defeat_the_deadline(http: HttpTranspor
 
 
 async def test_a_server_that_does_not_read_meets_the_deadline(http: HttpTransport) -> None:
-    """A body that can't be written out is no way round the deadline, even where the reply has begun."""
+    """A body that can't be sent does not escape the deadline, even if the reply has begun."""
 
     async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -480,7 +480,7 @@ async def test_a_refused_connection_is_not_sent(http: HttpTransport) -> None:
 
 
 async def test_an_unknown_name_is_not_sent(http: HttpTransport, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The resolver's failure is no failure of the request."""
+    """The resolver's failure is not a failure of the request."""
 
     def unknown(*_: Any, **__: Any) -> Any:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
@@ -548,7 +548,7 @@ async def test_a_trusted_certificate_is_accepted(
 
 
 async def test_a_self_signed_certificate_is_not_sent(http: HttpTransport, tmp_path: Path) -> None:
-    """Neither key nor prompt goes to a server that nobody vouches for."""
+    """Neither key nor prompt is sent to a server with an unknown certificate."""
     context, _ = certificate(tmp_path)
     async with listening(answering(OK), tls=context) as url:
         with pytest.raises(NotSent) as caught:
@@ -605,7 +605,7 @@ async def test_the_proxy_of_the_environment_is_used(http: HttpTransport, monkeyp
 async def test_a_proxy_that_refuses_the_tunnel_is_not_sent(
     http: HttpTransport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The teacher never heard of the request."""
+    """The teacher never received the request."""
 
     async def proxy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -639,7 +639,7 @@ async def test_passwords_of_netrc_are_not_sent(
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="sockets are found in Linux's /proc")
 async def test_a_connection_that_nobody_acknowledges_is_given_up(http: HttpTransport) -> None:
-    """The kernel is told so (tests/hosts cuts a real link). Each is probed too: a NAT forgets silent ones."""
+    """The kernel is set up for this (tests/hosts cuts a real link), and probes each: a NAT drops silent ones."""
     found: list[tuple[int, int, int]] = []
 
     async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -174,7 +174,7 @@ async def test_nothing_is_missing_behind_the_end_marker(http: HttpTransport, scr
 async def test_what_came_of_a_stream_before_it_was_cut_is_kept(
     http: HttpTransport, script: list[bytes | float], timeout_s: float
 ) -> None:
-    """However it ended; nothing of a reply that is no stream."""
+    """However it ended; nothing of a reply that is not a stream."""
     pieces = [chunk(step) if isinstance(step, bytes) else step for step in script]
     for head, came in ((HEAD, EVENT[:30]), (HEAD.replace(b"text/event-stream", b"application/json"), None)):
         async with serving([head, *pieces]) as (url, _):

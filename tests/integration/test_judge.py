@@ -163,7 +163,7 @@ async def test_several_judges(tmp_path: Path) -> None:
 
 
 class Meeting(HttpTransport):
-    """Holds requests until so many are under way to each host at once; counts the most there were."""
+    """Holds requests until so many are in flight to each host at once; counts the most there were."""
 
     def __init__(self, most: dict[str, int]) -> None:
         super().__init__()

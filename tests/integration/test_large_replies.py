@@ -1,4 +1,4 @@
-"""Large replies are read beside the event loop."""
+"""Large replies are read outside the event loop."""
 
 import threading
 from pathlib import Path

@@ -44,7 +44,7 @@ async def until(condition: Callable[[], bool], run: "asyncio.Task[Any]") -> None
 def test_a_batch_is_looked_for_over_restarts_before_anything_is_created_again(
     tmp_path: Path, api: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The wait goes on where it was; what is listed within it is paid for once. Bedrock's token needs no wait."""
+    """The wait continues where it was; what is listed within it is paid for once. Bedrock's token needs no wait."""
     monkeypatch.setattr(batch_search, "LISTED_WITHIN_S", 3600.0)
     write_source(tmp_path, questions(10))
 
@@ -71,7 +71,7 @@ def test_a_batch_is_looked_for_over_restarts_before_anything_is_created_again(
 def test_the_wait_for_a_listing_ends_though_no_owner_lasts_as_long(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It counts from the first listing without the batch, whoever read it."""
+    """It counts from the first listing without the batch, whichever worker read it."""
     monkeypatch.setattr(batch_search, "LISTED_WITHIN_S", 3600.0)
     write_source(tmp_path, questions(10))
 
@@ -96,7 +96,7 @@ def test_the_wait_for_a_listing_ends_though_no_owner_lasts_as_long(
 @pytest.mark.usefixtures("parks")
 @pytest.mark.parametrize("api", ["openai-chat", "gemini"])
 def test_a_batch_that_is_listed_after_it_was_created_again_is_cancelled(tmp_path: Path, api: str) -> None:
-    """By whoever looks at the parked chunk: before it has cost as much as the other."""
+    """By the worker that looks at the parked chunk, before it has cost as much as the other."""
     write_source(tmp_path, questions(20))
 
     async def test(server: Server) -> None:

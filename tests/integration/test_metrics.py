@@ -150,7 +150,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
 
 
 def test_counters_are_right_to_the_last(watched: Watched) -> None:
-    """What Prometheus holds of a run that is over equals the run's own Summary."""
+    """What Prometheus has of a finished run equals the run's own Summary."""
     summary = watched.summary
     assert summary["state"] == "done"
     wanted = {

@@ -65,7 +65,7 @@ def test_a_server_that_is_no_ray_is_said(recipe: Path, version: str) -> None:
 
 
 def test_what_only_begins_like_ray_is_said(recipe: Path) -> None:
-    """A version, and then no jobs."""
+    """It reports a version, but has no jobs."""
     version = json.dumps({"version": "4", "ray_version": "2.60.0", "ray_commit": ""})
     with served({"/api/version": version, "/api/jobs/": '{"a": 1}'}) as address:
         said = refused("stop", "x", "--address", address)

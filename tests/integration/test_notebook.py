@@ -57,7 +57,7 @@ def executed(*cells: str) -> list[list[dict[str, Any]]]:
 
 
 async def test_a_notebook_shows_the_run_and_its_result(folder: Path) -> None:
-    """One output, drawn anew; then the summary as text, and its records. The dataset is finished: Ray is not needed."""
+    """One output, redrawn; then the summary as text, and its records. The dataset is finished: Ray is not needed."""
     await run_in_process(read_recipe("recipe.yaml"))
     started, loaded, drawn = executed(
         "from stillhouse import read_recipe, run\nrun(read_recipe('recipe.yaml'))",

@@ -35,7 +35,7 @@ def recipe_at(tmp_path: Path, url: str, *, prompts: int, in_flight: int = 4) -> 
 async def test_a_bug_of_ours_is_reported_whole_and_costs_no_sample(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Exit 1 with the cause, its traceback in the log; nothing is sealed as poison, and the next run goes on."""
+    """Exit 1 with the cause, its traceback in the log; nothing is sealed as poison, and the next run continues."""
 
     def broken(self: Interpreter, reply: Reply) -> Any:
         raise RuntimeError("no such luck")
@@ -93,7 +93,7 @@ def test_descriptors_bound_what_is_in_flight() -> None:
 
 
 async def test_few_descriptors_are_fewer_slots_and_a_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Case 32: no sample fails, no connection is refused, and a person is told."""
+    """Case 32: no sample fails, no connection is refused, and a note says so."""
     monkeypatch.setattr("stillhouse.gen.worker.parts.free_for_connections", lambda: 7)
     crew: list[Worker] = []
     async with serving(CaseServer(latency_s=0.02)) as server:

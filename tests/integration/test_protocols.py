@@ -257,7 +257,7 @@ def test_doctor_tries_it(tmp_path: Path, api: str) -> None:
 
 
 async def test_answers_of_all_protocols_fit_one_schema(tmp_path: Path) -> None:
-    """Whole or streamed; whoever takes no schema is asked all the same, rejected by name, and counts."""
+    """Whole or streamed; teachers without structured output are asked too, and rejected by name."""
     bounded = {"type": "integer", "minimum": 0, "maximum": 999}
     schema = {
         "type": "object",

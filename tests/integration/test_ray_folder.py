@@ -1,4 +1,4 @@
-"""The folder in which a Ray that `run` starts keeps its files: where it is of no use, the way out is named."""
+"""The folder in which a Ray that `run` starts keeps its files: if it is unusable, the message says what to do."""
 
 import os
 import shutil

@@ -221,7 +221,7 @@ async def run_for(recipe: Recipe, seconds: float) -> Summary | None:
 
 
 async def test_a_gateway_s_rate_limit_is_waited_for(gateway: str, tmp_path: Path) -> None:
-    """Three requests in a minute: three records, a handful of refusals, no Failure, and the run goes on."""
+    """Three requests in a minute: three records, a handful of refusals, no Failure, and the run continues."""
     async with recording(gateway) as server:
         ended = await run_for(recipe(tmp_path, server.url, questions(20), model="limited"), 6.0)
     assert ended is None

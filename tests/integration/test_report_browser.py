@@ -60,7 +60,7 @@ def opened(browser: Browser, path: Path, *, width: int = 1280, scheme: str = "li
 
 
 def test_page_is_self_contained_and_inert(browser: Browser, page_file: Path) -> None:
-    """No request but for the page, no complaint about its policy, and no script of a cell ran."""
+    """No request except the page's own, no policy violation, and no script from a cell ran."""
     page, seen = opened(browser, page_file)
     assert seen == []
     assert page.title() == "test · Stillhouse"

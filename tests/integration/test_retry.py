@@ -22,7 +22,7 @@ def last_line(done: subprocess.CompletedProcess[str]) -> dict[str, object]:
 
 
 def test_retry(tmp_path: Path) -> None:
-    """What a broken teacher left is asked of a mended one, from another folder; then there is nothing more to do."""
+    """What a broken teacher left is asked of a fixed one, from another folder; then there is nothing more to do."""
     (tmp_path / "a.jsonl").write_text("".join(json.dumps({"q": f"How much is {n} + {n}?"}) + "\n" for n in range(50)))
     broken = [{"kind": "status", "status": 400, "share": 0.3}, {"kind": "truncate", "share": 0.3}]
     teacher = {"name": "t", "api": "simulator", "max_attempts": 1, "limits": {"in_flight": 32}}
@@ -52,7 +52,7 @@ def test_retry(tmp_path: Path) -> None:
 
 
 def test_retry_says_what_it_needs(tmp_path: Path) -> None:
-    """A kind there is not is answered with those there are; a folder that is no dataset is refused."""
+    """A kind that does not exist is answered with those that do; a folder that is not a dataset is refused."""
     wrong = stillhouse("retry", "out", "--kind", "bad_row", cwd=tmp_path, code=2)
     assert all(kind in wrong.stderr for kind in ("too_long", "malformed", "ambiguous", "overload", "poison"))
     assert "not a Stillhouse dataset" in stillhouse("retry", "out", cwd=tmp_path, code=2).stderr

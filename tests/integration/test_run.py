@@ -33,7 +33,7 @@ def last_line(output: str) -> dict[str, object]:
 
 @pytest.fixture(scope="module")
 def quiet(tmp_path_factory: pytest.TempPathFactory) -> "subprocess.CompletedProcess[str]":
-    """The quickstart, run once without a word, in a folder of its own."""
+    """The quickstart, run once with --quiet, in a folder of its own."""
     args = ("run", "quickstart", "--quiet", "--json", "-o", "dataset.path=ds")
     command = [sys.executable, "-m", "stillhouse.cluster.cli", *args]
     folder = tmp_path_factory.mktemp("quickstart")
@@ -49,7 +49,7 @@ def quickstart(quiet: "subprocess.CompletedProcess[str]") -> Path:
 
 
 def test_quickstart_is_done_and_quiet_says_nothing(quiet: "subprocess.CompletedProcess[str]") -> None:
-    """A run that goes well leaves stderr empty but for a slow start, and stdout is its result."""
+    """A successful run writes nothing to stderr, except about a slow start, and its result to stdout."""
     said = [line for line in quiet.stderr.splitlines() if not line.startswith("no worker has started after")]
     assert said == []
     (line,) = quiet.stdout.splitlines()

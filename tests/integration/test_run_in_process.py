@@ -92,7 +92,7 @@ def assert_adds_up(summary: Summary, *, samples: int) -> None:
 
 
 def listing(recipe: Recipe) -> list[tuple[str, int, str]]:
-    """Every object of the dataset, with its etag; but for who ran last."""
+    """Every object of the dataset with its etag, except the record of the last run."""
     store = open_dataset(recipe)
     return [(stat.key, stat.size, stat.etag) for stat in store.list() if not stat.key.endswith("run.json")]
 
@@ -136,7 +136,7 @@ async def test_a_run_under_faults_stores_every_answer_once(tmp_path: Path) -> No
 
 
 async def test_what_journals_hold_counts_as_settled(tmp_path: Path) -> None:
-    """A run that goes on says so before it has an answer of its own."""
+    """A run that continues says so before it has an answer of its own."""
     write_source(tmp_path, questions(100))
     recipe = recipe_of(tmp_path, dataset={"prompts_per_shard": 100})
     first, second = Crews(), Crews()
@@ -287,7 +287,7 @@ async def test_a_stopped_run_brings_home_what_is_under_way(tmp_path: Path) -> No
 
 
 async def test_a_teacher_without_money_pauses_the_run(tmp_path: Path) -> None:
-    """What came before is kept; with money the same call goes on, and no sample was given up."""
+    """What came before is kept; with money the same call continues, and no sample was given up."""
     write_source(tmp_path, questions(40))
     recipe = recipe_of(tmp_path, teachers=[{"name": "sim", "api": "simulator", "limits": {"in_flight": 4}}])
     crews = Crews()

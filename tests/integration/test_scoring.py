@@ -158,7 +158,7 @@ def test_an_abort_is_a_failure() -> None:
     ],
 )
 def test_what_scores_have_no_use_for_is_refused(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
-    """With the field."""
+    """The message names the field."""
     recipe: dict[str, Any] = {"source": {"prompt": None}, "ask": SCORE, "teachers": [teacher("vllm")]}
     with pytest.raises(ValidationError, match=words):
         recipe_of(tmp_path, **(recipe | changes))

@@ -109,7 +109,7 @@ def check_whole(s3: S3Server) -> None:
 
 
 def test_another_cluster_goes_on_where_a_lost_head_ended(recipe: Path, s3: S3Server, tmp_path: Path) -> None:
-    """Head, driver, queue and workers are killed at once; what was under way then is all that is asked again."""
+    """Head, driver, queue and workers are killed at once; what was in flight then is all that is asked again."""
     with running(recipe) as driver:
         wait_until(lambda: sealed(s3) >= 3, what="three shards are sealed", within_s=200)
     with running(recipe) as driver:
@@ -121,7 +121,7 @@ def test_another_cluster_goes_on_where_a_lost_head_ended(recipe: Path, s3: S3Ser
 
 
 def test_a_second_cluster_takes_over_from_a_silent_one(recipe: Path, teacher: SimulatorProcess, s3: S3Server) -> None:
-    """The second waits for a run that may be alive, then goes on; the first, back again, stops; no answer is twice."""
+    """The second waits while the first may be alive, then resumes; the first stops when it is back; no duplicates."""
     with running(recipe) as old:
         wait_until(lambda: sealed(s3) >= 2, what="two shards are sealed", within_s=200)
         os.kill(teacher.pid, signal.SIGSTOP)  # so that work is left, however long the second takes to start

@@ -246,7 +246,7 @@ async def test_28_a_bucket_that_demands_checksums_gets_them(tmp_path: Path, s3: 
 async def test_30_renewed_keys_are_taken_over_in_a_run(
     tmp_path: Path, s3: S3Server, monkeypatch: pytest.MonkeyPatch, renewed: bool
 ) -> None:
-    """Expired ones pause it otherwise, and the same call goes on with new ones; nothing is asked again."""
+    """Expired ones pause it otherwise, and the same call continues with new ones; nothing is asked again."""
     path = tmp_path / "credentials"
 
     def write(token: str) -> None:

@@ -82,7 +82,7 @@ def test_a_submitted_run_is_followed_to_its_end(head: RayHead, tmp_path: Path) -
 
 
 def interrupt_following(job: str, head: RayHead) -> None:
-    """Ctrl-C while following ends the following alone, and says how to go on."""
+    """Ctrl-C while following ends the following alone, and says how to continue."""
     command = [sys.executable, "-m", "stillhouse.cluster.cli", "logs", job, "--address", head.dashboard]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, env=head.env, stdout=pipe, stderr=pipe, text=True) as following:
@@ -339,7 +339,7 @@ def test_no_free_cpu_gets_a_word(head: RayHead, tmp_path: Path) -> None:
 
 
 def test_a_secret_that_the_nodes_lack_ends_the_run(head: RayHead, tmp_path: Path) -> None:
-    """Exit 2 with the secret's name, and no dataset left behind; the driver having it is of no use."""
+    """Exit 2 with the secret's name, and no dataset left behind; it does not help if only the driver has it."""
     recipe = write_recipe(tmp_path)
     document = yaml.safe_load(recipe.read_text())
     teacher = {"name": "t", "base_url": "http://127.0.0.1:1/v1", "model": "m", "api_key": "env:ONLY_THE_DRIVER_HAS_IT"}
@@ -442,7 +442,7 @@ def test_an_unknown_job_is_said(head: RayHead, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_two_raylets_share_a_sessions_folder(head: RayHead, tmp_path: Path) -> None:
-    """The second deletes the job's folder and unpacks it anew; no process of ours is started before it has."""
+    """The second deletes the job's folder and unpacks it again; no process of ours is started before it has."""
     recipe = write_recipe(tmp_path, rows=20)
     before = {*head.working_dirs()}
     with second_raylet(head, cpus=2, late_s=4):

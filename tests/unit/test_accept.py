@@ -188,7 +188,7 @@ def checked_recipe(tmp_path: Path, **ask: int) -> Recipe:
 
 
 async def test_checks_decide_what_is_accepted(tmp_path: Path) -> None:
-    """Every record is right, what is wrong is kept beside them with the check's words, and all of it is counted."""
+    """Every record is right; wrong answers go to rejected/ with the check's reason, and all are counted."""
     recipe = checked_recipe(tmp_path, accept=2, at_most=4)
     crew: list[Worker] = []
     summary = await asked(recipe, settings={"accuracy": 0.5}, crew=crew.extend)

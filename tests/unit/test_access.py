@@ -101,7 +101,7 @@ def test_no_token_is_told_from_a_wrong_one(home: Path, monkeypatch: pytest.Monke
     ids=["page", "redirect", "401", "403"],
 )
 def test_36_a_login_in_front_is_named(command: list[str], reply: Reply, words: str, home: Path) -> None:
-    """Whatever is asked of the dashboard; the user's token is not for whoever that is."""
+    """Whatever request the dashboard gets; the user's token is not sent to a stranger's login."""
     keep_token(home, SECRET)
     seen: list[str] = []
 
@@ -163,7 +163,7 @@ def test_where_tokens_are_found(home: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_file_that_holds_no_token_is_refused(
     home: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | None
 ) -> None:
-    """By the variable that names it."""
+    """The message names the variable."""
     if content is not None:
         (home / "file").write_bytes(content)
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(home / "file"))

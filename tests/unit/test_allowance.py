@@ -16,7 +16,7 @@ ONE = Cost(0, 0)
 
 
 def leased(rates: dict[Resource, float], *, slots: int = 1000, now: float = 0.0, ttl_s: float = math.inf) -> Allowance:
-    """An allowance with one lease, by default for ever."""
+    """An allowance with one lease, by default forever."""
     allowance = Allowance()
     allowance.accept(Lease(rates, slots, ttl_s, 0.0), asked_at=now, now=now)
     return allowance
@@ -123,7 +123,7 @@ def test_prompts_that_take_ten_times_their_estimate_keep_to_the_limit() -> None:
 
 
 def test_what_was_not_used_is_given_back() -> None:
-    """Up to what a lease holds: unused tokens of long ago are no licence to flood now."""
+    """Up to what a lease holds: unused tokens of long ago are not licence to flood now."""
     allowance = leased({"output": 100.0})
     allowance.reserve(Cost(0, 80), now=0.0)
     assert allowance.reserve(Cost(0, 80), now=0.8) == 0.0

@@ -216,7 +216,7 @@ def test_a_system_prompt_that_all_rows_share_is_marked(system: str, given: bool 
     ],
 )
 def test_thoughts_are_asked_to_be_shown(model: str, effort: str | None, fields: dict[str, str]) -> None:
-    """By models that would return them without a word."""
+    """By models that would otherwise return them without text."""
     body = sent(Ask(max_tokens=9, reasoning_effort=effort), model=model)
     assert body.get("thinking", {}) == fields
     assert body.get("output_config", {}).get("effort") == (None if effort == "none" else effort)
@@ -274,7 +274,7 @@ def test_an_answer_is_read_whole() -> None:
     ],
 )
 def test_finish_reasons(word: str, finish: FinishReason) -> None:
-    """Raw and normalised; a turn that pauses is no sample."""
+    """Raw and normalised; a turn that pauses is not a sample."""
     said = answer(message(TEXT, stop_reason=word))
     assert (said.finish_reason, said.finish_reason_raw) == (finish, word)
     assert answer(message(TEXT, stop_reason=word), finish_reasons={word: "stop"}).finish_reason == "stop"

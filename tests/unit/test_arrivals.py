@@ -106,7 +106,7 @@ def test_files_that_keep_coming_are_all_taken_in_time() -> None:
 
 
 def test_a_large_source_is_listed_less_often() -> None:
-    """A listing of a second is not made five times a second; a file has to stand still from its end to a beginning."""
+    """A listing that takes a second is not repeated five times a second; files must be unchanged between two."""
     there = Listing(takes_s=1.0)
     there.put("a")
     assert there.taken(20)
@@ -156,7 +156,7 @@ def test_each_arrival_is_a_generation(tmp_path: Path) -> None:
 
 
 def test_a_file_without_rows_waits_for_some(tmp_path: Path) -> None:
-    """It is no error, as the first file or later, and is planned once it has rows."""
+    """It is not an error, as the first file or later, and is planned once it has rows."""
     _, planner, arrivals, clock = following(tmp_path)
     path = write_source(tmp_path, [" "])
     assert arrive(arrivals, clock)

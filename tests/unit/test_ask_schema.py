@@ -187,7 +187,7 @@ def reply_of(text: str) -> Reply:
 
 
 def test_a_tool_call_needs_no_form() -> None:
-    """It is no answer yet; one with text beside it is."""
+    """It is not an answer yet; one with text beside it is."""
     assert answer_of(Completion(None, "tool_calls", None, tool_calls="[]", schema_key="k")).schema_key is None
     assert answer_of(Completion("{}", "tool_calls", None, tool_calls="[]", schema_key="k")).schema_key == "k"
     assert text_hash(Answer("x")) != text_hash(Answer("x", schema_key="k"))

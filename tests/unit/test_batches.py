@@ -181,7 +181,7 @@ def test_a_request_that_was_never_served_is_no_failure(name: str, row: dict[str,
 
 
 def test_batches_of_others_are_not_found() -> None:
-    """Another intent, no metadata, metadata of another kind, a name that is no intent."""
+    """Another intent, no metadata, metadata of another kind, a name that is not an intent."""
     mine = {"id": "b1", "status": "in_progress", "created_at": 1_000_000, "metadata": {"stillhouse_intent": INTENT.id}}
     others = [
         {**mine, "id": "b2", "metadata": {"stillhouse_intent": "f" * 24}},

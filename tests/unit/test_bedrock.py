@@ -270,7 +270,7 @@ def _no_aws(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
 def test_a_key_of_the_wrong_kind_is_explained(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str, said: str
 ) -> None:
-    """Before it costs a 403, and without showing it."""
+    """Before it causes a 403, and without showing the key."""
     monkeypatch.setenv(name, value)
     with pytest.raises(UsageError, match=said) as caught:
         credentials_of(teacher(api_key=f"env:{name}"))
@@ -391,7 +391,7 @@ def test_finish_reasons(word: str, finish: FinishReason) -> None:
 
 
 def test_a_guardrail_is_a_category() -> None:
-    """What it says in the model's place is no answer."""
+    """What it says in the model's place is not an answer."""
     said = answer(answer_of({"text": "Sorry."}, stopReason="guardrail_intervened"))
     assert (said.finish_reason, said.refusal_category) == ("content_filter", "guardrail")
 
@@ -564,7 +564,7 @@ def test_reading_never_raises(field: str, block: str, value: Any) -> None:
 
 @given(st.integers(0, 2000), st.binary(max_size=8))
 def test_any_damage_is_seen(at: int, noise: bytes) -> None:
-    """A stream with bytes changed is no answer; behind its end, the usage is unknown."""
+    """A stream with bytes changed is not an answer; behind its end, the usage is unknown."""
     whole = b"".join(frames())
     at = at % len(whole)
     damaged = whole[:at] + noise + whole[at + len(noise) :]

@@ -28,7 +28,7 @@ def test_a_bar_is_a_ratio_with_a_side(bound: float, at_least: bool, met: bool) -
 
 
 def test_a_figure_that_is_missing_misses_its_bar() -> None:
-    """A run that never recovered has no seconds to tell, and is still told."""
+    """A run that never recovered has no recovery time, and is still reported."""
     scenario = Scenario("storm", "", 1, 1, bars=(Bar("recovered_s", 10.0),))
     results = [Result("storm", STILLHOUSE.title, 1, {})]
     found = list(verdicts(scenario, results))
@@ -40,7 +40,7 @@ def test_a_figure_that_is_missing_misses_its_bar() -> None:
 def test_a_part_that_misses_its_bar_exits_1(
     cost_us: float, code: int, said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """So that whoever runs it in a pipeline need not read it."""
+    """So that a pipeline fails without anyone reading the output."""
     assert stream.report(cost_us) == code
     assert said in capsys.readouterr().out
 

@@ -50,7 +50,7 @@ def test_recovery_is_the_first_window_at_full_speed(rest_s: float) -> None:
 
 
 def test_no_recovery_is_none() -> None:
-    """Half the speed for ever is none."""
+    """Half the speed forever is none."""
     before = [line(10 + 0.1 * n) for n in range(300)]
     assert recovered_s([*before, *(line(100 + 0.2 * n) for n in range(200))], Storm(40.0, 100.0), started_at=0) is None
 

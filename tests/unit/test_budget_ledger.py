@@ -78,7 +78,7 @@ class World:
                 worker.recovered[chunk] = self.cost[chunk]
 
     def renew(self, worker: Worker) -> None:
-        """It reports, and is told its grant once that is stored."""
+        """It reports, and gets its grant once that is stored."""
         self.ledger.reported(worker.name, worker.report(self, wants=4))
         self.ledger.grant(worker.name)
         self.store()

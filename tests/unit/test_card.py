@@ -153,7 +153,7 @@ def test_the_model_that_was_asked_is_no_other(tmp_path: Path) -> None:
 
 
 def test_what_a_user_writes_stays(tmp_path: Path) -> None:
-    """Text around our part and fields of the head are the user's; our part and the counts are written anew."""
+    """Text around our part and fields of the head are the user's; our part and the counts are written again."""
     recipe = part_of_a_dataset(tmp_path)
     head, body = written(recipe)
     mine = head | {"license": "cc-by-4.0", "language": ["en"], "size_categories": ["n>1T"]}
@@ -184,7 +184,7 @@ def test_what_a_user_writes_stays(tmp_path: Path) -> None:
     ids=["no end", "no begin", "two parts", "swapped", "CRLF", "BOM", "no date", "no number", "deep"],
 )
 def test_nothing_of_a_broken_card_is_lost(tmp_path: Path, broken: Callable[[str], str], kept: str) -> None:
-    """Marks that are no pair, a Windows editor, a head that YAML chokes on: the text stays, twice as well."""
+    """Unpaired marks, a Windows editor, a head that YAML can't read: the text stays, also when written twice."""
     recipe = part_of_a_dataset(tmp_path)
     head, body = written(recipe)
     card = Path(recipe.dataset.path) / CARD_KEY
@@ -199,7 +199,7 @@ def test_nothing_of_a_broken_card_is_lost(tmp_path: Path, broken: Callable[[str]
 
 
 def test_a_card_in_another_encoding_is_left(tmp_path: Path) -> None:
-    """It would be garbled, and a run goes on without."""
+    """It would be garbled, and a run continues without."""
     recipe = part_of_a_dataset(tmp_path)
     card = Path(recipe.dataset.path) / CARD_KEY
     card.write_bytes("Größe".encode("latin-1"))

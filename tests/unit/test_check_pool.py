@@ -147,7 +147,7 @@ async def test_a_pool_that_can_not_judge_says_so_at_once(monkeypatch: pytest.Mon
 
 
 async def test_a_child_that_never_starts_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What went wrong is said even if the child said nothing."""
+    """The reason is reported even if the child wrote nothing."""
     monkeypatch.setattr("stillhouse.gen.checks.child_process.START_S", 0.0)
     with pytest.raises(UsageError, match=r"their process did not start in time$"):
         async with CheckPool(settings({"length": {"max": 3}}), size=1):

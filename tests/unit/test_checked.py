@@ -61,7 +61,7 @@ def test_a_kept_column_serves_without_the_source(tmp_path: Path) -> None:
 
 
 def test_inline_reasoning_is_not_judged_as_the_answer(tmp_path: Path) -> None:
-    """It is told apart as the dataset put it together."""
+    """It is split off the way the dataset joined it."""
     recipe = dataset(tmp_path, ["<think>\nlong thoughts\n</think>\n\nshort"], dataset={"reasoning": "inline"})
     assert checked(recipe, {"exact": {"answer": "id"}}, sample=1).checks[0].examples[0].answer == "short"
     assert checked(recipe, {"length": {"max": 5}}, {"reasoning": {"min_chars": 10}}).accepted == 1
@@ -102,7 +102,7 @@ def test_nothing_to_check_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_check_that_can_judge_nothing_fails_the_command(tmp_path: Path) -> None:
-    """With its words, and exit code 1: what was printed is no acceptance."""
+    """With its words, and exit code 1: what was printed is not an acceptance."""
     recipe = dataset(tmp_path, ["A", "B"], source={"keep": ["known"]})
     file = tmp_path / "recipe.yaml"
     file.write_text(dump_recipe(recipe))

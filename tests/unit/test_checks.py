@@ -91,7 +91,7 @@ def test_choice_takes_the_known_option_by_letter_or_text() -> None:
 
 
 def test_exact_compares_the_whole_answer() -> None:
-    """White space around it aside, and accents however they are written; case counts unless told otherwise."""
+    """Ignoring white space around it and the form of accents; case matters unless set otherwise."""
     check, loose = settings(exact={"answer": "known"}), settings(exact={"answer": "known", "ignore_case": True})
     assert judged(check, " caf\u00e9\n", known="cafe\u0301").accepted
     assert not judged(check, "Paris", known="paris").accepted
@@ -176,7 +176,7 @@ def test_language_is_told_from_prose(code: str, text: str) -> None:
 
 
 def test_language_accepts_what_has_none() -> None:
-    """A bare number or formula is in no wrong language."""
+    """A bare number or formula is not in the wrong language."""
     for text in ("42", r"\boxed{\frac{1}{2}}", "$x = 3$", ""):
         assert judged(settings(language={"is": "de"}), text) == CheckResult(True, None, "too few letters to tell")
 

@@ -311,7 +311,7 @@ def test_options_come_as_texts(tmp_path: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore:sys.meta_path is empty:ImportWarning")  # as it is made to be
 def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """With how to install it; checks that need nothing more go on."""
+    """The message says how to install it; checks that need no extra still run."""
     for module in ("math_verify", "py3langid"):
         monkeypatch.delitem(sys.modules, module, raising=False)
     monkeypatch.setattr("sys.path", [])

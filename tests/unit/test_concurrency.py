@@ -1,4 +1,4 @@
-"""What is used of a teacher's limits, told or not, in virtual time."""
+"""How much of a teacher's limits is used, declared or not, in virtual time."""
 
 import math
 from dataclasses import replace
@@ -16,7 +16,7 @@ from stillhouse.schemas.simulator import SimulatorLimits
 
 
 def limited(*, seed: int = 0, seconds: float = 300.0, latency_s: float = 1.0, **limits: float) -> Heard:
-    """Workers that were told nothing at a teacher with these limits."""
+    """Workers at a teacher with these limits, none of them declared."""
     behaviour = Behaviour(SimulatorLimits.model_validate(limits), latency_s=latency_s)
     return play(behaviour, seconds=seconds, seed=seed)
 
@@ -100,7 +100,7 @@ def test_the_first_two_minutes_at_an_unknown_rate_cost_few_refusals(
 
 
 def test_an_unknown_rate_is_found_behind_long_answers() -> None:
-    """What is under way says little of the rate: the search is slower, and one in thirty is refused."""
+    """What is in flight says little of the rate: the search is slower, and one in thirty is refused."""
     heard = limited(requests_per_minute=3000, latency_s=5.0)
     assert heard.per_s(120, 300) >= 0.8 * 50
     assert heard.refused_share <= 0.04
@@ -247,7 +247,7 @@ def test_an_outage_that_began_with_a_few_refusals_forgets_the_cut() -> None:
 
 
 def test_concurrency_grows_only_while_it_is_used_up() -> None:
-    """What is never under way at once proves nothing."""
+    """What is never in flight at once proves nothing."""
     search = Search()
     for second in range(100):
         search = step(search, Replies(served=32, busy_s=32.0), saturated=False, now=float(second))

@@ -50,7 +50,7 @@ COUNTS = (b"0", b"-5", b"true", b"1.5", b".inf", b".nan", b"'3'", b"[1]", b"&a [
 def test_another_identity_is_refused_by_the_fields_that_differ(
     tmp_path: Path, changes: dict[str, Any], named: str
 ) -> None:
-    """And told to use another path."""
+    """The message says to use another path."""
     write_source(tmp_path, questions(1))
     index(recipe_of(tmp_path))
     other = recipe_of(tmp_path, **changes)
@@ -129,7 +129,7 @@ def test_a_damaged_recipe_is_named(tmp_path: Path, text: bytes) -> None:
 
 
 def test_a_missing_recipe_beside_shards_is_refused(tmp_path: Path) -> None:
-    """It can't be told what they are."""
+    """Nothing says what they are."""
     recipe = recipe_of(tmp_path)
     store = open_dataset(recipe)
     store.put(ChunkId(0, 3).data_key, b"")
@@ -215,7 +215,7 @@ def test_a_plan_of_each_kind_is_stored_in_one_form(tmp_path: Path, plan: Plan, s
 
 
 def test_a_gap_in_the_plans_is_refused(tmp_path: Path) -> None:
-    """Or another generation would be planned in the place of the one that is missing."""
+    """Otherwise another generation would be planned in place of the missing one."""
     write_source(tmp_path, questions(1))
     recipe = recipe_of(tmp_path)
     index(recipe)

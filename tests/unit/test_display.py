@@ -36,7 +36,7 @@ with Screen(recipe) as screen:
 
 
 def test_what_is_answered_counts_before_it_is_sealed(tmp_path: Path) -> None:
-    """A chunk of a thousand long answers is no standstill; what an earlier run sealed counts as well."""
+    """A chunk of a thousand long answers is not a standstill; what an earlier run sealed counts as well."""
     progress = Progress(recipe_of(tmp_path, ask={"samples": 2}))
     counts = ShardCounts(records=190, rejected={"length": 7}, failed={"bad_request": 3})
     stats = queue_stats(teachers={"sim": Tally(answers=250)}, counts=counts, samples=2000, samples_left=1600)
@@ -46,7 +46,7 @@ def test_what_is_answered_counts_before_it_is_sealed(tmp_path: Path) -> None:
 
 
 def test_chunks_that_wait_for_batches_are_shown(tmp_path: Path) -> None:
-    """So that a run without a request for hours is no standstill."""
+    """So that a run without a request for hours is not a standstill."""
     progress = Progress(recipe_of(tmp_path))
     shards = progress.figures(queue_stats(sealed=4, chunks=10, parked=3)).dataset["shards"]
     assert shards == "4 of 10, 3 with batches at the provider"
@@ -97,7 +97,7 @@ def test_the_whole_dataset_is_told_from_this_call(tmp_path: Path) -> None:
 
 
 def test_a_job_logs_what_a_panel_shows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The figures stand before the line for people; another version's are told from a line, and read as none."""
+    """The figures come before the line for people; those of another version are recognised and ignored."""
     recipe = recipe_of(tmp_path)
     stats = queue_stats(rows=100, asks=100, samples=100, samples_left=60, sealed=4, chunks=10)
     JobLines(recipe).update(stats)
@@ -164,7 +164,7 @@ def _read(fd: int) -> bytes:
 
 
 def test_a_line_of_progress_is_known_as_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """By whoever shows a table in its place; a note is not."""
+    """By a follower that shows a table instead; a note is not."""
     lines = Lines(recipe_of(tmp_path))
     lines.update(queue_stats())
     lines.note("dataset: is local")
@@ -174,7 +174,7 @@ def test_a_line_of_progress_is_known_as_one(tmp_path: Path, capsys: pytest.Captu
 
 
 def test_what_is_shown_travels(tmp_path: Path) -> None:
-    """From a job to whoever follows it, whole."""
+    """From a job to its followers, complete."""
     shown = Progress(recipe_of(tmp_path)).shown(queue_stats(teachers={"sim": Tally(answers=250)}))
     assert Shown.model_validate_json(shown.model_dump_json()) == shown
     assert shown.answered == 250

@@ -115,7 +115,7 @@ async def test_failures_are_retried_and_samples_added_for_each_teacher(tmp_path:
 
 
 async def test_each_teacher_is_asked_until_enough_of_its_own_answers_are_accepted(tmp_path: Path) -> None:
-    """`short` counts prompts x teachers; a raised `accept` and a retry go on where each teacher stands."""
+    """`short` counts prompts x teachers; a raised `accept` and a retry continue where each teacher stands."""
     recipe = each_of(tmp_path, "a", "b", ask={"accept": 2, "at_most": 4})
     first = await asked(recipe, REFUSING, distinct=3)
     accepted = Counter((row["prompt_id"], row["teacher"]) for row in rows(recipe))

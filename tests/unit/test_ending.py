@@ -73,7 +73,7 @@ def test_a_dataset_without_records_shows_none(tmp_path: Path) -> None:
 
 
 def test_what_comes_next_depends_on_how_it_went(tmp_path: Path) -> None:
-    """Failures are asked again, a pilot goes on, and what is not there yet is not looked at."""
+    """Failures are asked again, a pilot continues, and what is not there yet is not looked at."""
     recipe = one_answer(tmp_path, body_of("so"))
     typed = ["my recipe.yaml", "-o", "ask.samples=2"]
     out = str(tmp_path / "out")

@@ -92,7 +92,7 @@ def test_a_served_request_closes_the_circuit() -> None:
 
 
 def test_one_probe_goes_at_a_time() -> None:
-    """While it is out nothing else goes, but for another probe where it brings no answer for long."""
+    """While it is unanswered nothing else is sent, except another probe if it takes long."""
     endpoints, _ = opened()
     picked(endpoints, now=1.0)
     assert endpoints.pick(now=1.0) is None
@@ -119,7 +119,7 @@ def test_a_sample_asked_again_probes_only_where_none_serves() -> None:
 
 
 def test_requests_that_hang_do_not_keep_probes_back() -> None:
-    """Whatever else is under way at an endpoint that stopped serving, it is tried again within seconds."""
+    """An endpoint that stopped serving is tried again within seconds, whatever else is in flight there."""
     endpoints = Endpoints(URLS[:1])
     for _ in range(100):
         picked(endpoints)

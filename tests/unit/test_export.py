@@ -110,7 +110,7 @@ def test_reasoning_goes_where_it_is_wanted(dataset: Path, tmp_path: Path) -> Non
 
 
 def test_nothing_is_left_half_written(dataset: Path, tmp_path: Path) -> None:
-    """Neither where a shard is damaged, nor where there is nothing to write; an earlier file stays."""
+    """If a shard is damaged, or there is nothing to write, an earlier file stays."""
     out = tmp_path / "old.jsonl"
     out.write_text("old")
     export(dataset, "trl-dpo", "--out", str(out), "--by", "nobody", code=2)
@@ -276,7 +276,7 @@ def test_a_file_is_there_as_a_whole_or_not_at_all(dataset: Path, tmp_path: Path)
 
 
 def test_a_pipe_is_written_to(dataset: Path, tmp_path: Path) -> None:
-    """Not replaced by a file: whoever reads it gets the rows; their terms have no place beside it."""
+    """It is not replaced by a file: its reader gets the rows. The terms file has no place beside it."""
     out = tmp_path / "pipe"
     os.mkfifo(out)
     with ThreadPoolExecutor() as pool:

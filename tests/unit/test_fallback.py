@@ -279,7 +279,7 @@ def test_whoever_recovers_a_chunk_asks_the_teacher_that_was_decided_on(tmp_path:
 
 
 def test_an_answer_of_a_teacher_that_was_left_still_counts(tmp_path: Path) -> None:
-    """Two owners: what is paid is kept, what failed there is no failure of the next teacher's."""
+    """Two owners: a paid answer is kept, and a failure there does not count against the next teacher."""
     recipe = chain_of(tmp_path, "a", "b", prompts=1)
     _, held = chunk_of(
         tmp_path,
@@ -356,7 +356,7 @@ async def test_a_teacher_that_loads_is_never_left(tmp_path: Path, hasty: None) -
 
 
 async def test_a_chain_whose_teachers_are_all_down_pauses(tmp_path: Path, hasty: None) -> None:
-    """With what each of them said; the same command goes on when one of them is back."""
+    """With what each of them said; the same command continues when one of them is back."""
     recipe = chain_of(tmp_path, "a", "b", run={"give_up_after_s": 1.0})
     away = tuple(t.model_copy(update={"endpoints": ("http://127.0.0.1:9/v1",)}) for t in recipe.teachers)
     with pytest.raises(Paused, match=r"no teacher of the chain can be asked \(a said last: .*; b said last: "):
@@ -440,7 +440,7 @@ async def test_a_first_teacher_dies_comes_back_and_runs_out_of_money(tmp_path: P
 
 
 async def test_teachers_may_be_added_at_the_end_of_a_chain(tmp_path: Path) -> None:
-    """The dataset goes on with them; one that is gone or elsewhere in the chain is refused by its field."""
+    """The dataset continues with them; one that is gone or elsewhere in the chain is refused by its field."""
     recipe = chain_of(tmp_path, "a")
     async with served(recipe) as ready:
         await run_in_process(ready, limit=10)

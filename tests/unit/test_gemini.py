@@ -164,7 +164,7 @@ def test_effort_is_a_budget_or_a_level(model: str, effort: str, config: dict[str
     ],
 )
 def test_version_and_publisher_may_be_left_out(base_url: str, model: str, url: str) -> None:
-    """Of AI Studio and of Vertex."""
+    """For AI Studio and for Vertex."""
     assert sent(Ask(), base_url=base_url, model=model)[0] == url
 
 

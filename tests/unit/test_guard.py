@@ -67,7 +67,7 @@ def test_long_prompts_count_less() -> None:
     ],
 )
 def test_a_whole_chunk_alike_stops_the_run(reasons: list[str | None], stops: bool) -> None:
-    """However small it is, but for a prompt or two."""
+    """However small it is, unless it is only a prompt or two."""
     guard = Guard()
     for number, reason in enumerate(reasons):
         assert guard.note([Settlement("t", "h", number, reason)]) is None
@@ -108,7 +108,7 @@ def test_an_endpoint_that_turns_to_refusing_pauses_the_run() -> None:
 
 
 def test_replies_that_are_asked_for_once_more_count_too() -> None:
-    """A hundred first replies of no use are a hundred that may be paid for."""
+    """Up to a hundred unusable first replies may be paid for."""
     again = [replace(each, settled=False) for each in settled("malformed", 2 * STOP_AFTER)]
     assert noted(again[1:]) is None
     assert noted(again) is not None
@@ -117,7 +117,7 @@ def test_replies_that_are_asked_for_once_more_count_too() -> None:
 
 @given(st.lists(st.sampled_from([None, "length", "empty", "refused", "too_long", "bad_request"]), max_size=200))
 def test_no_run_ends_silently_with_fifty_of_no_use(reasons: list[str | None]) -> None:
-    """It stops if and only if nothing but things of no use came, and enough of them."""
+    """It stops if and only if only unusable replies came, and enough of them."""
     told = noted([Settlement("t", "h", number, reason) for number, reason in enumerate(reasons)])
     useless = [reason for reason in reasons if reason not in (None, "refused", "too_long")]
     first_record = reasons.index(None) if None in reasons else len(reasons)

@@ -112,7 +112,7 @@ async def test_what_it_writes_runs_against_the_simulator(name: str) -> None:
 
 
 async def test_an_answer_that_has_two_types_is_kept_as_text() -> None:
-    """For a source that a recipe without a type would be refused for."""
+    """Otherwise a recipe without a type would be refused."""
     for name, answer in (("a", 1), ("b", "one")):
         pq.write_table(pa.table({"question": [f"Why {name}?"], "answer": [answer]}), f"{name}.parquet")
     init("*.parquet")

@@ -56,7 +56,7 @@ def ran(recipe: str, *overrides: str) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("task", [task for task in TASKS if task != "questions"])
 def test_a_template_runs_on_a_dataset(dataset: Path, task: str) -> None:
-    """Its records are what is judged, rewritten or evolved, and stay beside the answer."""
+    """Its records are judged, rewritten or evolved, and kept in the new records."""
     init(dataset, task)
     for row in ran(f"{task}.yaml"):
         asked, of = row["prompt"][-1]["content"], row["source_completion"][0]["content"]

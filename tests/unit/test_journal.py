@@ -97,7 +97,7 @@ def warnings() -> Iterator[list[str]]:
 
 
 def test_a_frame_is_laid_out_as_documented() -> None:
-    """Byte for byte: what is on users' disks is read for ever."""
+    """Byte for byte: what is on users' disks is read forever."""
     pairs = b'[["content-type","text/event-stream"],["retry-after","7"]]'
     payload = struct.pack("<BBBHIdfHBI", 2, 2, 3, 4, 5, 6.5, 7.5, 200, 5, len(pairs))
     payload += "höst".encode() + pairs + b"data: {}"
@@ -286,7 +286,7 @@ def test_an_endpoint_s_name_is_cut_to_what_fits() -> None:
 
 @pytest.mark.parametrize("version", [b"03", b"10"])
 def test_a_newer_version_is_refused(version: bytes) -> None:
-    """It is told by the file's name what to do."""
+    """The message names the file and says what to do."""
     with pytest.raises(DatasetError, match=r"here: written by a newer version .*use that version"):
         read(MAGIC[:6] + version + b"".join(encode(Frame(Kind.SENT, 1, 1.0))))
 
@@ -297,7 +297,7 @@ def test_an_empty_or_foreign_file_holds_nothing() -> None:
 
 
 def test_what_changed_on_disk_is_not_given_back(tmp_path: Path) -> None:
-    """`read` checks what it reads: a damaged frame is no answer."""
+    """`read` checks what it reads: a damaged frame is not an answer."""
     journal = JournalFile.create(tmp_path / "0-w.journal")
     place = journal.append(Frame(Kind.ANSWERED, 1, 2.0, 0.5, 200, "host", b"body"))
     with journal.path.open("r+b") as file:

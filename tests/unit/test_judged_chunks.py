@@ -136,7 +136,7 @@ def test_what_a_check_cannot_judge_is_a_failure_that_counts(tmp_path: Path) -> N
 
 
 def test_answers_are_judged_again_after_a_check_was_repaired(tmp_path: Path) -> None:
-    """Where the run stopped because of it: nothing is asked in the place of those answers."""
+    """If the run stopped because of the check: no other answers are asked in their place."""
     recipe, held = begun(tmp_path)
     list(held.take())
     answer(held, 0, body_of("right"))

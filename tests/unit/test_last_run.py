@@ -144,7 +144,7 @@ def test_no_last_run_is_refused(tmp_path: Path) -> None:
 
 
 def test_files_that_a_recipe_names_travel_inside_it(tmp_path: Path) -> None:
-    """Whoever has the dataset can go on with it though the files are gone; a file that was changed in there is not."""
+    """Anyone who has the dataset can resume it without the files; an edited copy of one is refused."""
     answers = tmp_path / "answers.jsonl"
     answers.write_text('{"prompt": "why?", "answer": "because \\u2028 of it"}\n')
     teacher = {"name": "sim", "api": "simulator", "simulator": {"answers": str(answers)}}
@@ -163,7 +163,7 @@ def test_files_that_a_recipe_names_travel_inside_it(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_too_large_to_travel_stays_where_it_is(tmp_path: Path) -> None:
-    """So does one that is not there: whoever needs it says so."""
+    """So does a missing one: what needs it reports it."""
     large = tmp_path / "large.jsonl"
     large.write_text("x" * (MAX_BYTES + 1))
     assert (carried(str(large)), carried("none.jsonl")) == (str(large), "none.jsonl")

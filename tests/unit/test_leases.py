@@ -120,7 +120,7 @@ class Fleet(RuleBasedStateMachine):
         return chunk not in self.sealed and self.now < self.renewed[worker, chunk] + TERM_S
 
     def forget(self, worker: str) -> None:
-        """Whoever comes by the name next starts with nothing."""
+        """The next worker with this name starts with nothing."""
         self.held[worker] = set()
         for key in [key for key in self.renewed if key[0] == worker]:
             del self.renewed[key]

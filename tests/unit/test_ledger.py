@@ -27,7 +27,7 @@ def report(in_flight: int = 0, waiting: int = 0, *, served: int = 0, refused: in
 
 
 def granted(per_s: float, *, workers: int = 1) -> float:
-    """What is leased of so many requests a second."""
+    """What is leased of so many requests per second."""
     return granted_per_s("requests", per_s, workers=workers)
 
 
@@ -58,7 +58,7 @@ def test_a_lone_worker_has_everything() -> None:
     ],
 )
 def test_shares_follow_demand(demands: list[int], parts: list[float]) -> None:
-    """Max-min fair within a few renewals, whoever came first."""
+    """Max-min fair within a few renewals, in whatever order they came."""
     ledger = Ledger(Limits(requests_per_minute=60, in_flight=100), now=0.0)
     for second in range(12):
         leases = [
@@ -95,7 +95,7 @@ def test_an_idle_worker_holds_nothing_back() -> None:
 
 
 def test_slots_are_not_free_before_who_had_them_knows() -> None:
-    """Until the answer to its report arrives a worker goes on by its old lease; its next report tells of that."""
+    """Until the answer to its report arrives a worker continues by its old lease; its next report tells of that."""
     ledger = Ledger(Limits(in_flight=1), now=0.0)
     assert ledger.renew("a", report(), now=0.0).slots == 1
     ledger.renew("b", report(waiting=5), now=0.5)
@@ -108,7 +108,7 @@ def test_slots_are_not_free_before_who_had_them_knows() -> None:
 
 
 def test_a_shrinking_share_is_free_when_its_requests_came_home() -> None:
-    """Slots are held as long as the request: what is still under way is not leased again."""
+    """Slots are held as long as the request: what is still in flight is not leased again."""
     ledger = Ledger(Limits(in_flight=10), now=0.0)
     ledger.renew("a", report(waiting=50), now=0.0)
     ledger.renew("b", report(waiting=50), now=0.5)
@@ -128,7 +128,7 @@ def test_a_dead_worker_s_share_is_free_after_its_lease() -> None:
 
 
 def test_a_worker_that_leaves_gives_its_share_back() -> None:
-    """At once; leaving twice is no harm."""
+    """At once; leaving twice does no harm."""
     ledger = Ledger(Limits(in_flight=10), now=0.0)
     ledger.renew("a", report(), now=0.0)
     ledger.leave("a")
@@ -160,7 +160,7 @@ def test_a_killed_worker_s_rate_is_free_at_once() -> None:
 
 
 def test_a_worker_that_may_not_send_leaves_its_share_to_the_others() -> None:
-    """What waits behind a closed fence is no demand; once it may send again, it reports so at once."""
+    """What waits behind a closed fence is not demand; once it may send again, it reports so at once."""
     account = Account(ManualClock())
     assert account.report(backlog=7).waiting == 7
     account.want_share()
@@ -217,7 +217,7 @@ def told(rate: float, *, for_s: float = 10.0, age_s: float = 0.0) -> Report:
 
 
 def test_headers_lower_the_limit_for_every_worker_and_never_raise_it() -> None:
-    """The newest holds, until it is over; then the declared limit is back."""
+    """The newest applies until it expires; then the declared limit applies again."""
     ledger = Ledger(Limits(requests_per_minute=6000), now=0.0)
     ledger.renew("a", report(5, 50), now=0.0)
     ledger.renew("b", told(20.0), now=0.1)
@@ -295,7 +295,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.workers)
     @rule(data=st.data(), done=st.integers(1, 50))
     def finish(self, data: st.DataObject, done: int) -> None:
-        """Requests come home."""
+        """Requests in flight finish."""
         worker = self.workers[data.draw(st.sampled_from(sorted(self.workers)))]
         worker.in_flight = max(0, worker.in_flight - done)
 
@@ -316,7 +316,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @invariant()
     def nothing_is_leased_twice(self) -> None:
-        """Neither rates nor slots, nor the requests under way."""
+        """Neither rates nor slots, nor the requests in flight."""
         if not hasattr(self, "workers"):
             return
         leases = [w.lease for w in self.workers.values() if w.lease is not None and self.now < w.until]

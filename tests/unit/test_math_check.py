@@ -341,7 +341,7 @@ def test_the_final_answer_is_the_last_that_is_marked(solution: str, stated: str)
     "text", ["", "x", "5x", "5 x", "5 m", "3,5", "1,23", "5!", "12:30", "5/0", "5 or 6", "2 dozen"]
 )
 def test_what_is_not_plainly_a_number_is_none(text: str) -> None:
-    """It is left to whoever knows mathematics."""
+    """It is left to the checks that know mathematics."""
     assert plain_number(text) is None
 
 

@@ -83,7 +83,7 @@ def test_an_override_is_named_instead_of_a_line(tmp_path: Path) -> None:
 
 
 def test_a_recipe_that_was_written_out_has_no_lines_of_its_own(tmp_path: Path) -> None:
-    """A job gets it so; the lines of that text would mislead. Places are no part of what a recipe means."""
+    """A job gets it so; the lines of that text would mislead. Places are not part of what a recipe means."""
     path = recipe_file(tmp_path, source="prompt: qestion")
     recipe = read_recipe(path)
     path.write_text(dump_recipe(recipe))

@@ -75,7 +75,7 @@ def test_a_path_like_nothing_there_brings_no_advice(folder: Path) -> None:
     ("count", "words"), [(0, "0 retries"), (1, "1 retry"), (1200, "1,200 retries")], ids=["none", "one", "many"]
 )
 def test_a_count_agrees_with_its_noun(count: int, words: str) -> None:
-    """One is singular."""
+    """One takes the singular."""
     assert counted(count, "retry", "retries") == words
 
 

@@ -307,7 +307,7 @@ def test_a_reply_with_an_odd_value_anywhere_seals(api: str, tmp_path: Path) -> N
 @pytest.mark.parametrize("api", APIS)
 @pytest.mark.parametrize("depth", [100, *DEPTHS])
 def test_a_call_is_kept_whole_or_is_invalid(api: str, depth: int) -> None:
-    """No part of its arguments is left out without a word: a call too deep is none, and the answer's text stays."""
+    """No part of its arguments is dropped silently: a call nested too deeply is invalid, and the text stays."""
     text = json.dumps(ANSWERS[api]).replace('{"a": 1}', nested(depth)).replace('"{}"', json.dumps(nested(depth)))
     replies = [Reply(200, {}, text.encode())]
     if api in OBJECTS:

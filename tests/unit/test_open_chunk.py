@@ -1,4 +1,4 @@
-"""An open chunk: its state is a fold over its journals, so whoever goes on after a crash knows what was known."""
+"""An open chunk: its state is a fold over its journals, so the next owner after a crash knows as much as the last."""
 
 import contextlib
 import itertools
@@ -138,7 +138,7 @@ def state(held: OpenChunk) -> _State:
 
 
 def after_crash(held: OpenChunk, under_way: set[int], *, died: bool) -> _State:
-    """What the next owner must know: the same, and that what was under way may have been billed."""
+    """What the next owner must know: the same, and that what was in flight may have been billed."""
     wanted: _State = []
     for ordinal, (settled, tries, reason, frame, turn) in enumerate(state(held)):
         if ordinal in under_way:
@@ -450,7 +450,7 @@ def test_what_is_not_remembered_is_read_again(tmp_path: Path) -> None:
 
 
 def test_teachers_are_drawn_the_same_for_ever(tmp_path: Path) -> None:
-    """By prompt and sample, whoever opens the chunk; both are asked."""
+    """By prompt and sample, in whatever worker opens the chunk; both are asked."""
     one, other = opened(tmp_path / "0.journal"), opened(tmp_path / "1.journal")
     names = [one.samples.teacher(ordinal).teacher.name for ordinal in range(SAMPLES * PROMPTS)]
     assert names == [other.samples.teacher(ordinal).teacher.name for ordinal in range(SAMPLES * PROMPTS)]

@@ -226,7 +226,7 @@ def test_a_plain_answer() -> None:
 def test_reasoning_is_found_wherever_it_hides(
     message: dict[str, Any], text: str | None, reasoning: str | None, source: str | None
 ) -> None:
-    """One column for it, and a word on where it was; the text is without it."""
+    """One column for it, another for where it was; the text does not contain it."""
     found = answer(chat(message))
     assert (found.text, found.reasoning, found.reasoning_source) == (text, reasoning, source)
 
@@ -256,7 +256,7 @@ def test_reasoning_is_found_wherever_it_hides(
     ],
 )
 def test_finish_reasons(raw: str, normal: FinishReason) -> None:
-    """Normalised beside the raw word; an unknown one is no success."""
+    """Normalised, with the raw word kept; an unknown one is not success."""
     found = answer(chat(finish_reason=raw))
     assert (found.finish_reason, found.finish_reason_raw) == (normal, raw)
 
@@ -334,7 +334,7 @@ def test_a_refusal_is_an_answer() -> None:
     ids=str,
 )
 def test_usage_is_what_makes_sense_of_it(usage: Any, expected: Usage) -> None:
-    """What is no count is null, and the answer is kept."""
+    """What is not a count is null, and the answer is kept."""
     assert answer(chat() | {"usage": usage}).usage == expected
 
 
@@ -382,7 +382,7 @@ def test_logprobs() -> None:
     ],
 )
 def test_token_ids(text: str, ids: Any, token_id: int | None) -> None:
-    """From vLLM's list or its way of writing tokens; what is no id, or has no place, is null."""
+    """From vLLM's list or its way of writing tokens; what is not an id, or has no place, is null."""
     rows = answer(chat(logprobs={"content": [token(text, -1)]}, token_ids=ids)).logprobs
     assert rows is not None
     assert rows[0]["token_id"] == token_id
@@ -506,7 +506,7 @@ def test_no_content_with_another_end_is_an_answer() -> None:
 
 
 def test_deep_tool_calls_do_not_break_the_reader() -> None:
-    """Nesting beyond what can be written again is no answer."""
+    """Nesting beyond what can be written again is not an answer."""
     deep = b'{"a":' * 990 + b"1" + b"}" * 990
     body = b'{"choices":[{"finish_reason":"tool_calls","message":{"content":null,"tool_calls":[' + deep + b"]}}]}"
     assert isinstance(read(body), (Completion, Malformed))
@@ -710,7 +710,7 @@ def test_ids_and_bytes_beside_tokens_are_kept() -> None:
 
 
 def test_openrouter_is_asked_for_what_may_be_distilled() -> None:
-    """What a recipe says of its providers stands beside it."""
+    """The recipe's own settings for its providers are kept."""
     ask = Ask(extra={"provider": {"order": ["a"]}})
     body = sent(ask, base_url="https://openrouter.ai/api/v1", model="deepseek/deepseek-r1")
     assert body["provider"] == {"enforce_distillable_text": True, "order": ["a"]}

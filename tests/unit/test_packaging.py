@@ -17,7 +17,7 @@ MACHINE_PATH = re.compile(r"(?<![\w.~/-])/(home(?!/u/)|root|work|Users|opt/wheel
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, built from the sdist of this checkout, which lies beside it."""
+    """The wheel, built from this checkout's sdist, which is in the same folder."""
     return build_wheel(tmp_path_factory.mktemp("wheel"))
 
 

@@ -50,7 +50,7 @@ def yaml_blocks(page: str) -> list[str]:
 
 
 def test_the_generated_parts_are_what_the_script_makes() -> None:
-    """Whoever changes a field or a column runs the script again."""
+    """After changing a field or a column, the script has to be run again."""
     command = [sys.executable, str(ROOT / "scripts" / "make_reference.py"), "--check"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -72,6 +72,6 @@ def test_a_recipe_travels_with_the_addresses_of_simulators(tmp_path: Path) -> No
     ],
 )
 def test_another_version_is_refused(sent: Any) -> None:
-    """Never taken for something that it is not; the run pauses, for it may go on when the others have ended."""
+    """Never taken for something that it is not; the run pauses, for it may continue when the others have ended."""
     with pytest.raises(Paused, match="version"):
         unpack(sent, Lease)

@@ -75,7 +75,7 @@ def test_new_files_are_a_new_generation(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("limit", [None, 1])
 def test_a_changed_file_is_refused_by_name(tmp_path: Path, limit: int | None) -> None:
-    """Longer than it was: new prompts belong into new files."""
+    """It has grown: new prompts belong in new files."""
     path = write_source(tmp_path, questions(2))
     recipe = recipe_of(tmp_path)
     index(recipe, limit=limit)
@@ -116,7 +116,7 @@ def test_source_generations_wait_for_the_index_alone(tmp_path: Path) -> None:
 
 
 def test_a_resumed_pilot_does_not_grow(tmp_path: Path) -> None:
-    """`--limit 10` again finishes the ten that were begun; once more plans the next ten."""
+    """A second `--limit 10` finishes the ten that were started; a third plans the next ten."""
     write_source(tmp_path, questions(25))
     recipe = recipe_of(tmp_path)
     store = open_dataset(recipe)
@@ -225,7 +225,7 @@ def test_a_later_file_is_held_to_the_frozen_types(tmp_path: Path) -> None:
 
 
 def test_text_beside_types_is_refused_unless_the_type_is_declared(tmp_path: Path) -> None:
-    """A JSONL file's "007" is no 7; but text goes with text."""
+    """A JSONL file's "007" is not a 7; but text goes with text."""
     parquet_source(tmp_path, pa.array([7]), name="a.parquet")
     write_source(tmp_path, [{"id": "x", "question": "why?", "extra": "007"}], name="b.jsonl")
     with pytest.raises(SourceError, match=r"b\.jsonl: the kept column 'extra' is text here and int64 in .*a\.parquet"):
@@ -259,7 +259,7 @@ def test_a_dataset_from_before_system_templates_asks_its_text_word_for_word(tmp_
 
 
 def test_new_fields_leave_an_identity_as_it_was(tmp_path: Path) -> None:
-    """Unless they are used; how a file is read is no part of it."""
+    """Unless they are used; how a file is read is not a part of it."""
     plain = recipe_of(tmp_path, source={"prompt": None, "messages": "m"})
     assert "answer" not in str(plain.identity()["source"])
     assert (

@@ -31,7 +31,7 @@ def test_two_processes_never_hold_the_same_port(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_port_that_somebody_listens_on_is_not_given(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever it is, without our lock."""
+    """Also if the listener does not hold our lock."""
     with reserved_ports(1) as (port,):
         pass
     monkeypatch.setattr(ports, "CANDIDATES", range(port, port + 1))

@@ -92,7 +92,7 @@ def test_tokens_and_cost_are_upper_bounds_by_stated_rules(tmp_path: Path) -> Non
 
 
 def test_a_teacher_s_own_max_tokens_counts(tmp_path: Path) -> None:
-    """Half of 40 samples at 100 tokens, half at 10; without one of the two there is no bound."""
+    """Half of 40 samples at 100 tokens, half at 10; if either limit is missing there is no bound."""
     priced: dict[str, object] = {"api": "simulator", "price": {"input": 0.0, "output": 2.0}}
     teachers: dict[str, object] = {"a": priced, "b": priced | {"ask": {"max_tokens": 10}}}
     shown = preview(recipe_over(tmp_path, questions(20), ask={"max_tokens": 100}, teachers=teachers))
@@ -141,7 +141,7 @@ def test_teachers_share_by_weight_and_the_slowest_account_decides(tmp_path: Path
 
 
 def test_too_few_shards_are_warned_of_with_what_to_set(tmp_path: Path) -> None:
-    """40 prompts in 8 shards keep 4 workers busy only with 2 prompts a shard or fewer."""
+    """40 prompts in 8 shards keep 4 workers busy only with 2 prompts per shard or fewer."""
     recipe = recipe_over(tmp_path, questions(40))
     assert preview(recipe, workers=2).warnings == ()
     shown = preview(recipe, workers=4)

@@ -76,7 +76,7 @@ def test_a_provider_s_own_price_is_looked_up(url: str, api: str, model: str, usa
 
 
 def test_the_recipe_s_price_holds_and_a_contradiction_is_said() -> None:
-    """With what is known; a price that agrees, or was itself looked up, is no contradiction."""
+    """With what is known; a price that agrees, or was itself looked up, is not a contradiction."""
     own = {"input": 1.0, "output": 10.0}
     price, notes = price_of(price=own)
     assert price == Price.model_validate(own)

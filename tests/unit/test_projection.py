@@ -99,7 +99,7 @@ async def test_without_limits_the_latency_decides_the_time(tmp_path: Path) -> No
 
 
 async def test_what_is_unknown_is_said(tmp_path: Path) -> None:
-    """Without a price there is no cost; bounds that nobody knows give way to the projection."""
+    """Without a price there is no cost; the projection replaces unknown bounds."""
     recipe = recipe_of(tmp_path)
     await run_in_process(recipe, limit=20)
     shown = preview(recipe)

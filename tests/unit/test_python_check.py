@@ -248,7 +248,7 @@ def test_a_launcher_that_dies_is_replaced(tmp_path: Path) -> None:
 
 
 def test_tests_can_not_be_ended_early(walled: Python) -> None:
-    """A program that ends in the middle is no exception that a test waits for."""
+    """A program that ends in the middle is not an exception that a test waits for."""
     tests = "try:\n    add(1, 2)\nexcept Exception:\n    pass\nassert True"
     assert not judged(walled, "import os\ndef add(a, b): os._exit(0)", tests).accepted
 
@@ -432,7 +432,7 @@ async def _entered(check: Check) -> None:
 
 
 def test_a_column_without_tests_is_refused(tmp_path: Path) -> None:
-    """When the recipe is planned."""
+    """It is refused when the recipe is planned."""
     write_source(tmp_path, [{**row, "tests": "print(1)"} for row in questions(2)])
     recipe = recipe_of(tmp_path, checks=[{"python": {"tests": "tests"}}])
     with pytest.raises(

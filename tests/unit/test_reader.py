@@ -1,4 +1,4 @@
-"""A dataset as whoever only reads it sees it."""
+"""A dataset as its readers see it."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ def test_a_place_without_a_dataset_is_reported(tmp_path: Path) -> None:
 
 
 def test_a_reader_shows_one_moment(tmp_path: Path) -> None:
-    """So that what it counts adds up while a run goes on; another one shows what came since."""
+    """So that what it counts adds up during a run; another one shows what came since."""
     store = open_store(str(tmp_path))
     first, second = ChunkId(0, 0), ChunkId(0, 1)
     store.put_new(second.data_key, b"")

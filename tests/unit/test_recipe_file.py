@@ -181,12 +181,12 @@ def test_accept_and_at_most_go_together(fields: str, message: str) -> None:
     ],
 )
 def test_what_is_planned_is_refused_as_not_built_yet(text: str, path: str) -> None:
-    """A key of a later version is told apart from a misspelt one."""
+    """A key of a later version is distinguished from a misspelt one."""
     assert only(text).endswith(f" {path}: not available yet; leave it out")
 
 
 def test_all_problems_come_at_once_in_the_order_of_the_file() -> None:
-    """A user mends a recipe in one go."""
+    """A user fixes a recipe in one go."""
     text = """\
         name: x
         source: {prompt: question}
@@ -208,7 +208,7 @@ def test_all_problems_come_at_once_in_the_order_of_the_file() -> None:
 
 
 def test_words_are_plain() -> None:
-    """No problem is told in the validator's own words."""
+    """No message uses the validator's own words."""
     text = "name: 3\nsource: 4\nask: []\nteachers: {}\ndedup: no\ndataset: null\nrun: {workers: {}, ship_every_s: []}\n"
     told = "\n".join(problems(text))
     assert not any(word in told for word in ("Input", "pydantic", "https://errors", "valid", "literal", "constrained"))
@@ -237,7 +237,7 @@ def test_words_are_plain() -> None:
     ],
 )
 def test_text_that_is_no_recipe_gets_one_clear_line(text: str, message: str) -> None:
-    """Syntax is told by line and column, in words about the file."""
+    """Syntax errors are reported by line and column, in terms of the file."""
     assert message in only(text)
 
 
@@ -377,7 +377,7 @@ def test_bad_override_is_named(override: str, message: str) -> None:
     ],
 )
 def test_file_that_cannot_be_read_is_told(tmp_path: Path, content: bytes | None, message: str) -> None:
-    """A missing file and other encodings are the user's to mend."""
+    """A missing file and other encodings are the user's to fix."""
     path = tmp_path / "recipe.yaml"
     if content is not None:
         path.write_bytes(content)

@@ -41,7 +41,7 @@ def test_no_host_belongs_to_two_profiles() -> None:
 
 
 def test_each_protocol_s_words_are_of_known_meaning() -> None:
-    """Of a signal or limit that nobody looks for, a word would never be read."""
+    """A word for a signal or limit that nothing looks for would never be read."""
     terms = {"training_use": "permitted"}
     behind_url = {"base_url": "http://t/v1", "model": "m", "terms": terms, "api_key": "env:KEY"}
     for api, protocol in PROTOCOLS.items():

@@ -78,7 +78,7 @@ def test_nothing_hostile_acts(tmp_path: Path) -> None:
 
 
 def test_giant_cells_are_cut(tmp_path: Path) -> None:
-    """5 MB of answer are no 5 MB of page."""
+    """5 MB of answer are not 5 MB of page."""
     page = report(open_dataset(dataset(tmp_path, text="x" * 5_000_000)))
     assert len(page) < 400_000
     assert "more characters" in page
@@ -109,7 +109,7 @@ def test_no_dataset_and_damage_are_said(tmp_path: Path) -> None:
     ids=["no number", "far away", "no column"],
 )
 def test_what_no_run_writes_is_said(tmp_path: Path, column: str, value: object) -> None:
-    """A shard that another program wrote anew with our metadata is damage, not a crash; `verify` says the same."""
+    """A shard that another program wrote again with our metadata is damage, not a crash; `verify` says the same."""
     recipe = dataset(tmp_path)
     shard = Path(recipe.dataset.path) / "data" / "part-000-000000.parquet"
     table = pq.read_table(shard)
@@ -193,7 +193,7 @@ def test_timeline_leaves_pauses_out() -> None:
 
 
 def test_timeline_is_bounded() -> None:
-    """However long a run takes, it is drawn by about as many points, and a slow answer is no pause."""
+    """However long a run takes, it is drawn by about as many points, and a slow answer is not a pause."""
     timeline = Timeline()
     for day in range(40):
         timeline.add(answers_at(*(day * 86_400 + n * 60 for n in range(1440)), latency_s=PAUSE_S + 1))

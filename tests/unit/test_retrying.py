@@ -175,7 +175,7 @@ async def test_a_plan_without_an_index_is_finished(tmp_path: Path, retry: Sequen
 
 
 async def test_an_index_is_completed_as_it_was_begun(tmp_path: Path) -> None:
-    """Its parts are the same whoever writes them, and cut at a hundred chunks."""
+    """Every writer makes the same parts, cut at a hundred chunks."""
     write_source(tmp_path, questions(160))
     recipe = recipe_of(tmp_path, dataset={"prompts_per_shard": 1}, teachers=recipe_at(tmp_path / "x").teachers)
     first = await asked(recipe, {**REFUSING, "share": 0.8})
@@ -219,7 +219,7 @@ async def test_a_pilot_is_not_kept_by_a_retry_that_was_begun(tmp_path: Path) -> 
 
 
 async def test_the_run_comes_first(tmp_path: Path) -> None:
-    """A dataset that was not begun, or has unsealed chunks of the source, is refused."""
+    """A dataset without a run, or with unsealed chunks of the source, is refused."""
     recipe = recipe_at(tmp_path)
     with pytest.raises(UsageError, match="finish the run first"):
         await asked(recipe, retry=RETRYABLE)
@@ -248,7 +248,7 @@ async def test_nothing_is_planned_over_a_source_that_is_gone(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("reasoning", ["column", "inline"])
 async def test_an_answer_that_is_there_is_not_kept_again(tmp_path: Path, reasoning: str) -> None:
-    """A teacher with one answer: one record a prompt, whichever generation got it; the others say of what."""
+    """A teacher with one answer: one record per prompt, whichever generation got it; the others say of what."""
     recipe = recipe_at(tmp_path, dataset={"prompts_per_shard": 5, "reasoning": reasoning})
     settings = {"distinct": 1, "reasoning": "think"}
     await asked(recipe, {**REFUSING, "share": 0.6}, settings=settings)

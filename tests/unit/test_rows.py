@@ -169,7 +169,7 @@ REJECTS: list[tuple[RejectReason, bytes, int]] = [
 def test_what_is_no_training_data_is_rejected_with_its_reason(
     tmp_path: Path, reason: RejectReason, body: bytes, status: int
 ) -> None:
-    """With all that is known of it, and the raw body beside."""
+    """With all that is known of it, and the raw body."""
     rows = [{"id": "a", "question": LONG if reason == "prompt_truncated" else "why?"}]
     recipe, held = chunk_of(tmp_path, rows, ask=TOOLS if reason == "invalid_tool_call" else {})
     answer(held, 0, body, status=status)
@@ -298,7 +298,7 @@ def test_a_policy_error_s_words_are_the_refusal(tmp_path: Path) -> None:
 
 
 def test_duplicate_prompts_are_rejected_unasked(tmp_path: Path) -> None:
-    """With their own id and kept columns, and the id of the row that is asked; they are no samples."""
+    """With their own id and kept columns, and the id of the row that is asked; they are not samples."""
     rows = [
         {"id": "a", "question": "why?", "x": 1},
         {"id": "b", "question": "why?", "x": 2},

@@ -52,7 +52,7 @@ def lock(
 
 
 def test_a_second_run_waits_until_the_first_is_gone(tmp_path: Path) -> None:
-    """A real process, killed: the second says that it waits, and goes on."""
+    """A real process, killed: the second says that it waits, and continues."""
     store = open_dataset(recipe_of(tmp_path))
     assert not is_running(store)
     with subprocess.Popen(
@@ -105,7 +105,7 @@ def holder_of(store: Store) -> dict[str, object]:
 
 @pytest.mark.usefixtures("fast")
 def test_on_s3_the_second_waits_for_the_end_of_the_first(tmp_path: Path, s3: S3Server) -> None:
-    """It is told who holds it; a run that ended in good order is not waited for."""
+    """It learns who holds it; a run that ended properly is not waited for."""
     store = s3_store(tmp_path, s3)
     waits, entered = Waits(), threading.Event()
 
@@ -141,7 +141,7 @@ def test_on_s3_a_silent_run_is_taken_over(tmp_path: Path, s3: S3Server) -> None:
 
 @pytest.mark.usefixtures("fast")
 def test_on_s3_a_run_that_lost_its_place_stops(tmp_path: Path, s3: S3Server) -> None:
-    """It hung, another took over: it is told, and does not take the place back."""
+    """It hung and another took over: it notices, and does not take the lock back."""
     store = s3_store(tmp_path, s3)
     lost = threading.Event()
     with lock(store, "first", lost=lost):
@@ -152,7 +152,7 @@ def test_on_s3_a_run_that_lost_its_place_stops(tmp_path: Path, s3: S3Server) -> 
 
 @pytest.mark.usefixtures("fast")
 def test_on_s3_an_answer_that_got_lost_is_no_lost_place(tmp_path: Path, s3: S3Server) -> None:
-    """The beat landed and nobody heard: what is there is our own."""
+    """The renewal was written but its reply was lost: what is there is our own."""
     store = s3_store(tmp_path, s3)
     lost = threading.Event()
     with lock(store, "first", lost=lost):
@@ -189,7 +189,7 @@ def test_on_s3_a_renewal_that_hangs_holds_up_no_clock(tmp_path: Path, s3: S3Serv
 def test_on_s3_a_run_gives_up_a_store_that_stays_away(
     tmp_path: Path, s3: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It stops for that reason: nobody took its place, and the same command goes on."""
+    """It stops for that reason: nobody took its place, and the same command continues."""
     monkeypatch.setattr(stillhouse.gen.dataset.run_lock, "GIVE_UP_S", 1.0)
     store = s3_store(tmp_path, s3)
     reasons: list[Paused] = []

@@ -121,7 +121,7 @@ def test_what_an_api_lacks_is_told_in_words() -> None:
 
 
 def test_objects_are_closed_where_the_api_wants_it() -> None:
-    """Further properties that were wanted are told in words; elsewhere objects stay open."""
+    """Additional properties that were wanted are described in words; elsewhere objects stay open."""
     schema = {"type": "object", "properties": {"a": {"properties": {"b": INTEGER}}}, "additionalProperties": INTEGER}
     sent = sendable(schema, ANTHROPIC)
     assert sent["additionalProperties"] is False

@@ -1,4 +1,4 @@
-"""`select:` in a recipe: read or refused, decided at the seal, the same for whoever seals, and never decided again."""
+"""`select:` in a recipe: read or refused, decided once, at the seal, and the same for every worker that seals."""
 
 import asyncio
 from collections import Counter, defaultdict
@@ -101,7 +101,7 @@ def test_the_best_are_kept(scores: dict[int, float | None], places: int) -> None
 
 @given(st.dictionaries(st.integers(0, 20), st.sampled_from("abc")))
 def test_the_largest_class_is_kept_whole(classes: dict[int, str]) -> None:
-    """Of equally large ones that with the lowest sample; shares are over all samples that were answered."""
+    """Of equally large classes, the one with the lowest sample; shares are of all answered samples."""
     selected = by_vote(classes, answered=30)
     votes = Counter(classes.values())
     won = {classes[ordinal] for ordinal in selected.kept}
@@ -170,7 +170,7 @@ STATED = {
 
 @pytest.mark.parametrize("equality", ["math", "choice"])
 async def test_answers_are_stated_and_compared_in_children(equality: Any) -> None:
-    """What can't be stated casts no vote; statements are compared as mathematics, and never take for ever."""
+    """What can't be stated casts no vote; statements are compared as mathematics, and never take forever."""
     async with CheckPool([], equality=equality, size=1, timeout_s=2.0) as pool:
         for text, wanted in STATED[equality]:
             (found,) = await pool.judge(Answer(text), {}, duty="state")
@@ -184,7 +184,7 @@ async def test_answers_are_stated_and_compared_in_children(equality: Any) -> Non
 
 
 class Compared:
-    """Compares statements that are digits, of which equal remainders of three are equal; letters take for ever."""
+    """Compares statements that are digits, of which equal remainders of three are equal; letters take forever."""
 
     def __init__(self) -> None:
         self.hopeless = self.count = 0

@@ -24,7 +24,7 @@ OTHER = ChunkId(0, 1)
 
 
 def sent(ordinal: int) -> Frame:
-    """A frame that is told from others."""
+    """A frame that differs from others."""
     return Frame(Kind.SENT, ordinal, float(ordinal))
 
 
@@ -83,7 +83,7 @@ def test_a_segment_that_did_not_arrive_is_shipped_again(tmp_path: Path, s3: S3Se
 
 
 def test_nothing_is_shipped_behind_the_end(tmp_path: Path, store: Store) -> None:
-    """A sealed chunk's journal is gone: whoever is about to ship it must not bring it back, nor fail."""
+    """A sealed chunk's journal is gone: a shipment in progress must neither restore it nor fail."""
     journal = begun(tmp_path, frames=2)
     shipper = ShippedJournal(store, FIRST, journal)
     shipper.end()

@@ -1,4 +1,4 @@
-"""What a reply that is no answer means: the providers' own bodies, and anything at all."""
+"""What a reply that is not an answer means: the providers' own bodies, and anything at all."""
 
 import json
 from typing import Any
@@ -35,7 +35,7 @@ from stillhouse.schemas.ask import Ask
 
 
 def trouble(status: int, body: Any = b"", **headers: str) -> Trouble:
-    """The trouble of a reply; a body that is no bytes goes as JSON; header names take `_` for `-`."""
+    """The trouble of a reply; a body that is not bytes is sent as JSON; header names take `_` for `-`."""
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return trouble_of(Reply(status, named, data), OPENAI_ERRORS)
@@ -222,7 +222,7 @@ def test_the_status_is_kept() -> None:
     ids=str,
 )
 def test_retry_after(headers: dict[str, str], wait_s: float | None) -> None:
-    """Milliseconds, seconds, a date by the server's clock; what is no wait says nothing."""
+    """Milliseconds, seconds, a date by the server's clock; what is not a wait says nothing."""
     assert retry_after_s(headers) == wait_s
 
 
@@ -234,7 +234,7 @@ HEADER = st.text(max_size=40) | DATELIKE.map(" ".join)
 
 @given(headers=st.dictionaries(st.sampled_from(["retry-after-ms", "retry-after", "date"]), HEADER))
 def test_any_retry_after_is_a_bounded_wait(headers: dict[str, str]) -> None:
-    """Nothing in a header raises, or makes us wait for ever."""
+    """Nothing in a header raises, or makes us wait forever."""
     wait_s = retry_after_s(headers)
     assert wait_s is None or 0 <= wait_s <= MAX_WAIT_S
 
@@ -277,7 +277,7 @@ def test_a_wait_that_only_the_body_tells(body: Any, wait_s: float | None) -> Non
 
 
 def test_the_header_comes_before_the_body() -> None:
-    """Both told: the header holds, a zero included."""
+    """If both state a wait, the header's counts, even a zero."""
     found = trouble(429, google(429, "RESOURCE_EXHAUSTED", "m", RETRY_INFO), retry_after="0")
     assert isinstance(found, Rate)
     assert found.retry_after_s == 0.0
@@ -424,7 +424,7 @@ def test_a_moment_without_the_servers_clock_says_nothing() -> None:
     )
 )
 def test_any_limit_header_is_a_positive_rate(headers: dict[str, str]) -> None:
-    """Nothing in a header raises, or holds us for ever."""
+    """Nothing in a header raises, or holds us forever."""
     for ceiling in ceilings_of(headers, OPENAI_ERRORS, age_s=0.0).values():
         assert ceiling.rate > 0
         assert 0 < ceiling.for_s <= MAX_WAIT_S
@@ -434,7 +434,7 @@ GATEWAY_LIMIT = {"x-ratelimit-limit-requests": "120", "x-ratelimit-remaining-req
 
 
 def test_a_limit_without_a_reset_is_by_the_minute_once_it_is_met() -> None:
-    """Case 77: two requests a second from then on; while much is left nothing is read into it."""
+    """Case 77: two requests per second from then on; while much is left nothing is read into it."""
     assert ceilings_of(GATEWAY_LIMIT, OPENAI_ERRORS, age_s=0.0, refused=True)["requests"].rate == 2.0
     plenty = GATEWAY_LIMIT | {"x-ratelimit-remaining-requests": "100"}
     assert ceilings_of(plenty, OPENAI_ERRORS, age_s=0.0) == {}

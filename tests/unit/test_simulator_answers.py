@@ -62,7 +62,7 @@ def test_known_prompts_are_found_within_templates() -> None:
 
 
 def test_a_wrong_answers_file_is_named(tmp_path: Path) -> None:
-    """The line that is no pair, and a file that isn't there."""
+    """The line that is not a pair, and a file that isn't there."""
     path = tmp_path / "answers.jsonl"
     path.write_text('{"prompt": "p", "answer": 3}\n\n{"prompt": "q"}\n')
     with pytest.raises(UsageError, match=r"line 3: expected"):

@@ -74,7 +74,7 @@ def test_a_process_serves_and_completes_its_log(process: SimulatorProcess, log: 
 
 
 def test_sigterm_is_its_parents_matter(process: SimulatorProcess, log: Path) -> None:
-    """Whoever stops a Ray job signals the driver's children too; the driver still wants answers."""
+    """Stopping a Ray job signals the driver's children too; the driver still wants answers."""
     os.kill(process.pid, signal.SIGTERM)
     post(process, HELLO)
     assert process.stop() == 0

@@ -149,7 +149,7 @@ async def test_pipelined_requests_wait_for_their_turn() -> None:
 
 
 async def test_chunked_bodies_and_expect() -> None:
-    """A body in chunks is read; a client that asks first is told to go on."""
+    """A body in chunks is read; a client that asks first is told to continue."""
     body = orjson.dumps(HELLO)
     head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
     pieces = b"5\r\n%b\r\n%x\r\n%b\r\n0\r\n\r\n" % (body[:5], len(body) - 5, body[5:])
@@ -318,7 +318,7 @@ async def test_the_counters_tell_when_requests_came_and_ended() -> None:
 
 
 async def test_every_request_has_its_line(tmp_path: Path) -> None:
-    """With key, tokens, status and the hashes of what was said; serials go on from the first."""
+    """With key, tokens, status and the hashes of what was said; serials continue from the first."""
     log = tmp_path / "log.jsonl"
     async with client(log=str(log), first_serial=100) as http:
         answers = [
@@ -344,7 +344,7 @@ async def test_every_request_has_its_line(tmp_path: Path) -> None:
 
 
 async def test_a_client_that_left_was_not_delivered(tmp_path: Path) -> None:
-    """Gone within the latency: the line says so, and comes before the latency is over."""
+    """It left during the latency: the line says so, and is written before the latency ends."""
     log = tmp_path / "log.jsonl"
     async with client(log=str(log), latency_s=30.0) as http:
         _, writer = await dial(http)

@@ -1,4 +1,4 @@
-"""Slots of a node: no more children than slots over all pools, and none of the pools waits for ever."""
+"""Slots of a node: no more children than slots over all pools, and none of the pools waits forever."""
 
 import asyncio
 import os

@@ -78,7 +78,7 @@ def test_nothing_found_says_what_was_looked_for(tmp_path: Path, path: str) -> No
 
 @pytest.mark.parametrize("name", ["a.pdf", "a.xlsx", "a.parquet.gz", "a"])
 def test_a_named_file_of_another_kind_is_refused(tmp_path: Path, name: str) -> None:
-    """A folder passes over it, a person who names it is told."""
+    """In a folder it is skipped; if it is named, it is refused."""
     fill(tmp_path, name)
     with pytest.raises(SourceError, match=r"an unsupported kind: expected \.jsonl"):
         names(tmp_path, name)

@@ -1,4 +1,4 @@
-"""What a file holds comes back exactly, from any row on, and what is no row is said with its line."""
+"""What a file holds comes back exactly, from any row on, and what is not a row is said with its line."""
 
 import csv
 import datetime
@@ -127,7 +127,7 @@ def test_any_text_comes_back_and_any_position_gives_the_tail(name: str, rows: Te
     | st.lists(st.sampled_from([b'"', b",", b"\n", b"\r", b"a", b"{", b'{"q": 1}\n'])).map(b"".join)
 )
 def test_any_bytes_are_rows_or_bad_rows(content: bytes) -> None:
-    """No JSONL and no CSV, however broken, stops the run, and going on from any row gives the tail."""
+    """No JSONL and no CSV, however broken, stops the run, and continuing from any row gives the tail."""
     with TemporaryDirectory() as folder:
         for name, head in (("a.jsonl", b"{}\n\n{}\n"), ("a.json", b"[{},\n\n{},"), ("a.csv", b"q,b\n")):
             path = Path(folder) / name
@@ -327,7 +327,7 @@ def test_values_are_exact_or_the_row_is_bad(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.csv"])
 def test_a_row_of_just_the_limit_is_read_and_one_byte_more_is_not(tmp_path: Path, name: str) -> None:
-    """And reading goes on behind it, at the right place."""
+    """And reading continues after it, at the right place."""
     head, before, after = (b"q\n", b'"', b'"') if name == "a.csv" else (b"", b'{"q": "', b'"}')
     fits = before + b"x" * (MAX_ROW_BYTES - len(before + after)) + after
     small = before + b"small" + after
@@ -345,7 +345,7 @@ def test_a_row_of_just_the_limit_is_read_and_one_byte_more_is_not(tmp_path: Path
 
 
 def test_a_csv_row_over_the_limit_ends_with_its_quotes(tmp_path: Path) -> None:
-    """The lines inside its quotes are no rows of their own; one behind it is."""
+    """The lines inside its quotes are not rows of their own; one behind it is."""
     inside = b"a,b\n" * (MAX_ROW_BYTES // 4 + 10)
     content = b'q,id\n"' + inside + b'end",1\nsmall,2\n'
     assert [line for line, _ in bad(tmp_path / "a.csv", content)] == [2]
@@ -366,7 +366,7 @@ def test_csv_rows_that_do_not_fit_the_header_are_bad(tmp_path: Path) -> None:
 
 
 def test_long_csv_fields_are_read(tmp_path: Path) -> None:
-    """The parser's own limit of 131,072 characters is lifted."""
+    """The parser's own limit of 131,072 characters does not apply."""
     assert good(tmp_path / "a.csv", b"q\n" + b"x" * 1_000_000 + b"\n") == ["x" * 1_000_000]
 
 

@@ -1,4 +1,4 @@
-"""The local store: keys appear whole and once, and what the disk refuses is told in words."""
+"""The local store: keys appear whole and once, and what the disk refuses is reported clearly."""
 
 import errno
 import os
@@ -137,7 +137,7 @@ def test_swap_compares_the_etag(store: Store) -> None:
 
 
 def test_quick_swaps_of_one_size_have_different_etags(store: Store) -> None:
-    """Writes within one tick of the clock are told apart."""
+    """Writes within one tick of the clock have different etags."""
     etags = [store.swap("run.json", b"0", etag=None)]
     for number in range(1, 50):
         etags.append(store.swap("run.json", b"%d" % (number % 10), etag=etags[-1]))
@@ -203,7 +203,7 @@ def test_a_symlinked_root_is_resolved(tmp_path: Path) -> None:
 
 
 def test_probe_leaves_nothing_behind(store: Store, tmp_path: Path) -> None:
-    """Neither in a folder that is missing nor in one that is in use."""
+    """In a folder that is missing, and in one that is in use."""
     store.probe()
     assert list(tmp_path.iterdir()) == []
     store.put("data/a", b"1")

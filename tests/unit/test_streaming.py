@@ -1,4 +1,4 @@
-"""Which requests ask for a stream, how each protocol asks for one, and what a teacher that needs one is told."""
+"""Which requests ask for a stream, how each protocol asks for one, and the advice for a teacher that needs one."""
 
 import json
 from typing import Any

@@ -201,14 +201,14 @@ async def test_limit_headers_are_reported_and_urgent_where_they_leave_little() -
 
 
 async def test_a_wait_heard_elsewhere_is_not_passed_on() -> None:
-    """The ledger knows it; told again, it would grow by the time the telling takes."""
+    """The ledger knows it; reported again, it would grow by the time of the report."""
     account = Account(ManualClock(now=100.0))
     account.accept(lease(5, pause_s=9.0))
     assert account.report(backlog=0).pause_s == 0.0
 
 
 async def test_a_report_counts_what_happened_since_the_last() -> None:
-    """And whoever waits, here and in the worker's queue."""
+    """And how many wait, here and in the worker's queue."""
     account = Account(ManualClock(now=100.0))
     account.accept(lease(2))
     tasks = [asyncio.create_task(account.reserve(ONE)) for _ in range(5)]
@@ -257,7 +257,7 @@ async def test_a_lease_counts_from_the_report_it_answers() -> None:
     ),
 )
 def test_no_slot_is_leaked(slots: int, steps: list[tuple[str, int]]) -> None:
-    """Whichever tasks are cancelled, waiting, just granted or under way: in the end all slots are free."""
+    """Whichever tasks are cancelled, waiting, just granted or in flight: in the end all slots are free."""
 
     async def play() -> None:
         account = Account(ManualClock(now=100.0))
@@ -371,7 +371,7 @@ async def test_of_a_reply_s_headers_those_are_kept_that_an_outcome_may_depend_on
 
 @pytest.mark.parametrize("kind", ["application/vnd.amazon.eventstream", "application/octet-stream", ""])
 async def test_no_key_in_a_binary_stream(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
-    """Its frames are cut anew, so that the answer is not lost; of one that is cut, the rest is searched too."""
+    """Its frames are cut again, so that the answer is not lost; of one that is cut, the rest is searched too."""
     monkeypatch.setenv("T_KEY", CANARY)
     text = f'the key is {CANARY}, or "{CANARY}"'
     whole = b"".join(
@@ -433,7 +433,7 @@ async def test_no_key_in_a_header_that_is_kept(monkeypatch: pytest.MonkeyPatch, 
     ],
 )
 def test_what_looks_like_a_key_is_hidden(text: str) -> None:
-    """Whoever's it is."""
+    """Whatever provider it belongs to."""
     assert redacted(f"provided: {text}") == "provided: [key]"
 
 

@@ -126,7 +126,7 @@ def test_a_row_on_which_the_template_fails_is_no_prompt(template: str, values: d
 
 @pytest.mark.parametrize(("values", "reason"), [({"q": None}, "is null"), ({}, "is missing")])
 def test_a_row_without_its_prompt_is_none_under_a_template_too(values: dict[str, Any], reason: str) -> None:
-    """A template would print null as a word, and the teacher would be paid to answer it."""
+    """A template would print null as text, and the teacher would be paid to answer it."""
     assert maker("{{ q }}!").make(values) == f"column 'q' {reason}"
 
 
@@ -203,7 +203,7 @@ def test_a_conversation_that_can_not_be_asked_word_for_word_is_no_prompt(convers
 
 
 def test_kept_values_are_in_the_recipes_order_and_strings_by_default() -> None:
-    """What a row lacks is null; what is no text is its JSON."""
+    """What a row lacks is null; what is not text is its JSON."""
     make = maker(keep=["a", "b", "c", "d"])
     assert made(make, {"q": "x", "c": "t", "a": {"k": [1, None, "ä"]}, "d": True}).kept == (
         '{"k":[1,null,"ä"]}',
@@ -350,7 +350,7 @@ def test_dropping_leaves_refused_what_asks_nothing() -> None:
 
 
 def test_a_system_message_may_be_a_template() -> None:
-    """Over the row, beside a prompt, a template or a conversation; what comes to nothing is no message."""
+    """Over the row, beside a prompt, a template or a conversation; what comes to nothing is not a message."""
     system = "Answer in {{ lang }}.{% if hint %} {{ hint }}{% endif %}"
     row = {"lang": "French", "hint": None, "q": "2+2?", "m": [user("2+2?")]}
     for make in (

@@ -90,7 +90,7 @@ def test_known_prohibitions_are_refused_whatever_is_declared(model: str, url: st
 
 
 def test_declared_prohibition_is_refused() -> None:
-    """A user who knows that it is not permitted is told so too."""
+    """Also if it is the user who declares it."""
     assert "prohibit training on the answers" in refusal("m", terms={"training_use": "prohibited"})
 
 

@@ -183,7 +183,7 @@ def test_what_is_cut_out_reads_as_what_is_not(answers: list[Any], *, logprobs_fi
 
 
 def test_three_lines_make_tensors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The page's own, with numpy in the place of torch."""
+    """The manual's own lines, with numpy instead of torch."""
     monkeypatch.chdir(tmp_path)
     content = [token("a", top_logprobs=[token("a"), token("b", -2)]), token("c", -1, top_logprobs=[token("c", -1)] * 2)]
     made = score_columns([completion(orjson.dumps(chat(content))).scores])

@@ -53,7 +53,7 @@ def in_wire_form(data: st.DataObject, name: str, arguments: dict[str, Any]) -> d
 
 @given(data=st.data(), calls=st.lists(st.tuples(TEXTS.filter(bool), ARGUMENTS), min_size=1, max_size=3))
 def test_a_call_is_stored_as_it_was_made(data: st.DataObject, calls: list[tuple[str, dict[str, Any]]]) -> None:
-    """Arguments as text or as an object, with or without an id or a text beside, in the older form too."""
+    """Arguments as text or as an object, with or without an id or text, and in the older form."""
     wire = [in_wire_form(data, name, arguments) for name, arguments in calls]
     message = {"content": data.draw(st.sampled_from([None, "", "Let me look."])), "tool_calls": wire}
     if len(wire) == 1 and data.draw(st.booleans()):

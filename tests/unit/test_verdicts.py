@@ -39,7 +39,7 @@ def test_the_first_rule_that_rejects_gives_the_reason() -> None:
 def test_an_answer_needs_text_or_a_call(
     text: str | None, reasoning: str | None, calls: str | None, reason: RejectReason | None
 ) -> None:
-    """White space is no text, and reasoning is no answer."""
+    """White space is not text, and reasoning is not an answer."""
     completion = Completion(text, "stop", "stop", reasoning=reasoning, tool_calls=calls)
     assert rejected_by_rules(completion, LONG, calls="beside") == reason
 
@@ -68,5 +68,5 @@ def test_a_refusal_by_error_is_refused() -> None:
     ],
 )
 def test_a_call_needs_a_place_in_its_record(sent: str | None, calls: Calls, reason: RejectReason | None) -> None:
-    """Also where there is a text beside it; datasets of the first two schema versions keep calls as they came."""
+    """Also if there is text too; datasets of the first two schema versions keep calls as they came."""
     assert rejected_by_rules(Completion("Let me look.", "stop", "stop", tool_calls=sent), LONG, calls=calls) == reason

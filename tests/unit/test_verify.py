@@ -199,18 +199,18 @@ def duplicate(dataset: Path) -> None:
 
 
 def drop_rows(dataset: Path) -> None:
-    """Write a shard anew without its last rows."""
+    """Rewrite a shard without its last rows."""
     rewrite(shard(dataset, 3), 2)
 
 
 def other_writer(dataset: Path) -> None:
-    """Write a shard anew without its metadata."""
+    """Rewrite a shard without its metadata."""
     path = shard(dataset, 3)
     pq.write_table(pq.read_table(path).replace_schema_metadata(None), path)
 
 
 def drop_column(dataset: Path) -> None:
-    """Write a shard anew without a kept column."""
+    """Rewrite a shard without a kept column."""
     path = shard(dataset, 3)
     table, metadata = pq.read_table(path), pq.read_metadata(path).metadata
     pq.write_table(table.drop_columns("level").replace_schema_metadata(metadata), path)
@@ -275,7 +275,7 @@ def foreign(dataset: Path) -> None:
 
 
 def retype_ids(dataset: Path) -> None:
-    """Write a shard anew with numbers for record ids."""
+    """Rewrite a shard with numbers for record ids."""
     path = shard(dataset, 3)
     table, metadata = pq.read_table(path), pq.read_metadata(path).metadata
     changed = table.set_column(0, "record_id", pa.array(range(len(table))))
@@ -391,7 +391,7 @@ def test_a_readable_shard_without_raw_answers_stays(dataset: Path) -> None:
 
 
 async def test_an_unreadable_shard_without_raw_answers_is_asked_again(tmp_path: Path) -> None:
-    """With keep_raw: false there is nothing to lose: its chunk is asked anew."""
+    """With keep_raw: false there is nothing to lose: its chunk is asked again."""
     async with teacher() as url:
         recipe = recipe_at(tmp_path, url, keep_raw=False)
         await run_in_process(recipe)
@@ -402,7 +402,7 @@ async def test_an_unreadable_shard_without_raw_answers_is_asked_again(tmp_path: 
 
 
 async def test_an_unreadable_shard_is_kept_aside(tmp_path: Path) -> None:
-    """It may be all that is left of paid answers, and someone may yet mend it."""
+    """It may be all that is left of paid answers, and someone may yet fix it."""
     async with teacher() as url:
         recipe = recipe_at(tmp_path, url, keep_raw=False)
         await run_in_process(recipe)
@@ -414,7 +414,7 @@ async def test_an_unreadable_shard_is_kept_aside(tmp_path: Path) -> None:
 
 
 def test_a_disk_that_fails_once_costs_no_shard(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An error of the system's is told, and says nothing of the file."""
+    """A system error is reported, and does not condemn the file."""
     before = records(dataset)
     reads = LocalStore.open
     failing = [ChunkId(0, 1).data_key]
@@ -492,7 +492,7 @@ async def test_an_unfinished_dataset_is_sound(tmp_path: Path) -> None:
 
 
 def test_repair_refuses_while_a_run_lives(dataset: Path) -> None:
-    """And says so; verify alone works beside a run."""
+    """And says so; plain verify works during a run."""
     store = open_store(str(dataset))
     with run_lock(store, run="r", waiting=lambda _: None, lost=lambda _: None):
         assert verify(store).ok
@@ -501,7 +501,7 @@ def test_repair_refuses_while_a_run_lives(dataset: Path) -> None:
 
 
 def test_no_dataset_is_refused(tmp_path: Path) -> None:
-    """An empty folder is no sound dataset."""
+    """An empty folder is not a sound dataset."""
     with pytest.raises(DatasetError, match="not a Stillhouse dataset"):
         check(tmp_path)
 

@@ -100,7 +100,7 @@ CHARSETS = [("application/json", "utf-8"), ("text/plain; charset=UTF-16", "utf-1
 def test_a_whole_readable_answer_is_read_as_it_is(
     text: str, data: st.DataObject, usage: Any, logprobs: Any, junk: dict[str, Any]
 ) -> None:
-    """Whatever stands round it, the text is the text; and so it is for whoever finds it in a journal."""
+    """Whatever surrounds it, the text is the text, live and from a journal."""
     content = data.draw(st.sampled_from(_parts(text)))
     name = data.draw(st.sampled_from(["message", "delta"]))
     choice = {"finish_reason": "stop", name: {"role": "assistant", "content": content}, "logprobs": logprobs}
@@ -154,7 +154,7 @@ class _Wire:
 @settings(max_examples=200)
 @given(text=TEXTS, headers=st.dictionaries(st.sampled_from(HEADER_NAMES), HEADER_VALUES, max_size=12))
 def test_no_header_takes_a_whole_answer_away(text: str, headers: dict[str, str]) -> None:
-    """Whatever it says, the answer is read, live and from its journal, and no limit stops the account for ever."""
+    """Whatever it says, the answer is read, live and from its journal, and no limit stops the account forever."""
     clock = ManualClock(now=100.0)
     answer = {"choices": [{"finish_reason": "stop", "message": {"role": "assistant", "content": text}}]}
     body = json.dumps(answer).encode()

@@ -200,7 +200,7 @@ class Crew:
         return self._services.limiter_s
 
     async def hold(self, good_for_s: float) -> None:
-        """Have nobody send once so much time is over, unless this is said again before."""
+        """Stop all sending after this time, unless this is called again before."""
         self._tenure.good_until = self._services.loop.time() + good_for_s
         if self._hands and self.queue.value is not None:  # else it is told when it is up
             await self.queue.value.hold(good_for_s)

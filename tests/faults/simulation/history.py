@@ -219,7 +219,7 @@ class History:
         return request
 
     def _judge_unshipped(self, request: Request) -> None:
-        """Nothing is sent beside an answer that has waited for the store too long."""
+        """Nothing is sent while an answer has waited for the store too long."""
         for path, waiting in self._unshipped[request.process].items():
             age_s = request.sent_at - min(waiting.values(), default=request.sent_at)
             if age_s > FENCE_S + SLACK_S:

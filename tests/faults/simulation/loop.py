@@ -1,6 +1,6 @@
 """An event loop whose time is virtual and whose threads take turns with it, so that a run follows from its seed alone.
 
-Nothing ever waits for real: when nothing is ready, time jumps to the next timer. What a thread does goes on at the
+Nothing ever waits for real: when nothing is ready, time jumps to the next timer. What a thread does continues at the
 place where it pauses itself, and nothing else runs meanwhile. Callbacks belong to the process in whose context they
 were scheduled; `admit` may hold back those of a stopped one.
 
@@ -43,12 +43,12 @@ class Lane:
         lane.resume()
 
     def resume(self) -> None:
-        """Let it go on until it pauses or ends."""
+        """Let it continue until it pauses or ends."""
         self._go.release()
         self._back.acquire()
 
     def pause(self, loop: "VirtualLoop", seconds: float) -> None:
-        """In its own thread: let the others go on for so long."""
+        """In its own thread: let the others continue for so long."""
         loop.call_later(seconds, self.resume)
         self._back.release()
         self._go.acquire()
@@ -102,7 +102,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._now += seconds
 
     def pause(self, seconds: float) -> None:
-        """In a thread of `run_in_executor`: let the rest of the world go on for so long. Elsewhere: nothing."""
+        """In a thread of `run_in_executor`: let the rest of the world continue for so long. Elsewhere: nothing."""
         if (lane := getattr(_HERE, "lane", None)) is not None:
             lane.pause(self, seconds)
 

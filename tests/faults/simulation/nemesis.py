@@ -45,7 +45,7 @@ class Nemesis:
         self._left = 0
 
     def step(self, process: Process) -> None:
-        """A process is about to go on from an await."""
+        """A process is about to continue from an await."""
         if self._comes("await"):
             self._strike(process)
 

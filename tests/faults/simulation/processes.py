@@ -133,7 +133,7 @@ class Processes:
         return task
 
     def admit(self, handle: asyncio.Handle) -> bool:
-        """Whether a callback may run now; one of a stopped process runs when that goes on."""
+        """Whether a callback may run now; one of a stopped process runs when that continues."""
         process: Process | None = context_of(handle).get(_CURRENT)
         if process is None or process.dead_at is not None:
             return True

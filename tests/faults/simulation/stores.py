@@ -1,7 +1,7 @@
 """Where the simulated cluster keeps its dataset: a bucket in memory, or the real local store, both with faults.
 
 A write is a moment at which its process may die: before it, or after it landed. A write that fails as `StoreAway` may
-have landed. In a thread an operation takes time, in which the rest of the world goes on.
+have landed. In a thread an operation takes time, in which the rest of the world continues.
 """
 
 import copy

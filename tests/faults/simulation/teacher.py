@@ -223,7 +223,7 @@ class Teacher:
             raise Broken(f"{self._busy} requests in flight, {self._most} are allowed")
 
     def _pause(self, process: Process, refused: Request, wait_s: float) -> None:
-        """A worker was told to wait."""
+        """A refusal told a worker to wait."""
         now = self._loop.time()
         new = _Pause(process, refused, now, now + wait_s)
         for other in self._pauses:

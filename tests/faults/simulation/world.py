@@ -320,7 +320,7 @@ class World:
         return "done"
 
     def _rest(self) -> None:
-        """Nothing goes wrong any more, but for what the teacher does."""
+        """Nothing goes wrong any more, except at the teacher."""
         self._nemesis.rest()
         self._weather.fault_share = self._weather.slow_share = self._weather.away_until = 0.0
         self.services.loss_share = 0.0
