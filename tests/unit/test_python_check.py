@@ -4,7 +4,6 @@ import asyncio
 import os
 import re
 import signal
-import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -288,25 +287,8 @@ def test_a_program_can_not_look_into_others(check: Python) -> None:
     assert printed(check, "\n".join(line[8:] for line in code.splitlines())) == "[-1, -1, -1, -1, -1, -1, -1]"
 
 
-def test_six_leaks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Files read outside, files left, sockets, processes alive after, memory over, disk over."""
-    scratch = tmp_path / "scratch"
-    scratch.mkdir()
-    monkeypatch.setenv("TMPDIR", str(scratch))  # where a program's folder is made, and nothing of others
-    walled = Python(PythonCheck(tests="tests", timeout_s=1))
-    try:
-        leaks(walled, tmp_path)
-        assert list(scratch.iterdir()) == []
-    finally:
-        walled.close()
-
-
-def leaks(walled: Python, root: Path) -> None:
-    """Programs that try them one after another."""
-    secret = root / "secret"
-    secret.write_text("sk-secret")
-    assert "FileNotFoundError" in printed(walled, f"print(open({str(secret)!r}).read())")
-    assert "No such file" in printed(walled, "import os\nos.symlink('/etc/passwd', 'x')\nprint(open('x').read())")
+def test_neither_home_nor_environment_is_there(walled: Python) -> None:
+    """But for what Python itself needs of either."""
     home = os.path.realpath(Path.home())
     shown = [Path(os.path.realpath(path)) for path in (sys.base_prefix, sys.prefix)]  # they may be below it
     below_home = {path.relative_to(home).parts[0] for path in shown if path.is_relative_to(home)}
@@ -317,24 +299,6 @@ def leaks(walled: Python, root: Path) -> None:
         printed(walled, "import os\nprint(sorted({*os.environ} - {'PWD', 'LC_CTYPE'}))")
         == "['HOME', 'OPENBLAS_NUM_THREADS']"
     )
-    assert "Read-only" in printed(walled, "open('/usr/x', 'w')")
-    assert "Read-only" in printed(walled, "open('/dev/x', 'w')")
-    assert printed(walled, "open('x', 'w').write('1')\nimport os\nprint('x' in os.listdir())") == "True"
-    assert printed(walled, "import os\nprint('x' in os.listdir())") == "False"
-
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-        code = f"import socket\nsocket.create_connection(('127.0.0.1', {port}))"
-        assert "PermissionError" in printed(walled, code)
-
-    assert "MemoryError" in printed(walled, "print(len(bytearray(600 * 2**20)))")
-    code = "n = 0\nwhile True:\n    n += 1\n    with open(str(n), 'wb') as file: file.write(bytes(2**22))"
-    code = f"import os\ntry:\n    exec({code!r})\nexcept OSError:\n    os.unlink('1')\n    raise"
-    assert "No space left" in printed(walled, code)
-    assert "File too large" in printed(walled, "while True: print('x' * 2**20)")
-    assert judged(walled, "import time\ntime.sleep(600)", [{"input": "", "output": ""}]).accepted is False
-    alive = [title for title in below(walled.launcher_pid).values() if title]
-    assert alive == []
 
 
 def test_threads_and_packages_are_there(walled: Python) -> None:
