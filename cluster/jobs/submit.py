@@ -235,8 +235,8 @@ class Jobs:
         except (OSError, ValueError, RuntimeError) as error:
             if isinstance(error, OSError):  # includes everything that `requests` raises
                 raise UsageError(
-                    f"no Ray cluster answers at {self.address}: {first_line(error)}; expected the address of its "
-                    "dashboard, such as http://head:8265"
+                    f"no Ray cluster answers at {self.address}: {first_line(error).rstrip('.')}; expected the address "
+                    "of its dashboard, such as http://head:8265 (a run without `submit` has none: Ctrl-C stops it)"
                 ) from None
             raise UsageError(f"{self.address}: {first_line(error)}") from None
 

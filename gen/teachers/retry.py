@@ -200,8 +200,8 @@ def decide(  # noqa: C901 - one case per outcome
         case Money() | Auth() if blame is not None and on == "unclear":
             return Again(blame.wait_s, last=True)
         case Money():
-            back = f", and is back at {outcome.back}" if outcome.back else ""
-            return Pause(f"{_said(outcome)}: its account has no money or quota left{back}", auth=False)
+            advice = f", and is back at {outcome.back}: wait until then" if outcome.back else ": top it up"
+            return Pause(f"{_said(outcome)}: its account has no money or quota left{advice}", auth=False)
         case Auth():
             return Pause(f"{_said(outcome)}: check its api_key and its address", auth=True)
         case Rate() | Ramp() | Overload() if blame is not None and on == "request":

@@ -22,10 +22,12 @@ MIN_ALIKE = 3
 """If a whole chunk of at least this many prompts fails in the same way, the recipe is suspected; fewer prompts may just
 be bad."""
 
-STOP_AFTER_REFUSED = 50
-"""This many consecutive refusals from an endpoint that served others before mean that something has changed there."""
+STOP_AFTER_ALIKE = 50
+"""This many Failures alike in a row, at an endpoint that served others before, mean that something has changed there."""
 
 _REFUSALS = ("refused", "content_filter", "duplicate_answer")
+_CHANGES = ("bad_request", "malformed", "ambiguous")
+"""Reasons of such Failures: other models, expired logins, gateways that cut answers off."""
 _OF_PROMPT = ("too_long", "poison")
 """Reasons that lie in a chunk's prompts."""
 
@@ -51,7 +53,10 @@ class _Tally:
     """The first few useless samples."""
     shown: dict[str, Settlement] = field(default_factory=dict)
     """One example per reason."""
-    refused_in_a_row: int = 0
+    last: str | None = None
+    """Why the last sample failed, if for one of `_CHANGES`."""
+    in_a_row: int = 0
+    """Samples that failed for that reason, one after the other."""
     replies: int = 0
     """Useless replies to samples that are asked again; each may be paid for."""
 
@@ -63,9 +68,12 @@ class Guard:
         self._tallies: dict[Key, _Tally] = {}
         self._cleared: set[Key] = set()
 
-    def note(self, settlements: Iterable[Settlement]) -> Useless | None:
-        """Count these; returns why to stop, if they are enough evidence."""
-        found = None
+    def note(self, settlements: Iterable[Settlement], *, found: bool = False) -> Useless | None:
+        """Count these; returns why to stop, if they are enough evidence.
+
+        `found`: they were in a journal, so they don't say what the endpoint does now.
+        """
+        useless = None
         for each in settlements:
             key = (each.teacher, each.endpoint)
             if (tally := self._tallies.get(key)) is None:
@@ -75,18 +83,20 @@ class Guard:
                 tally.shown.setdefault("malformed", each)
             elif each.reason is None:
                 tally.records += 1
-                tally.refused_in_a_row = 0
+                tally.last, tally.in_a_row = None, 0
                 continue  # never a reason to stop
             elif each.reason not in _REFUSALS:
                 tally.useless[each.reason] += 1
                 tally.shown.setdefault(each.reason, each)
                 if len(tally.prompts) < MIN_ALIKE:
                     tally.prompts.add(each.prompt)
-                tally.refused_in_a_row = tally.refused_in_a_row + 1 if each.reason == "bad_request" else 0
+                reason = each.reason if each.reason in _CHANGES and not found else None
+                tally.in_a_row = tally.in_a_row + 1 if reason == tally.last else 1
+                tally.last = reason
             else:
-                tally.refused_in_a_row = 0
-            found = found or self._told(key, tally)
-        return found
+                tally.last = None
+            useless = useless or self._told(key, tally)
+        return useless
 
     def at_chunk_end(self, *, prompts: int) -> Useless | None:
         """Why to stop, judged by all samples so far, now that a chunk of this many prompts is complete."""
@@ -111,14 +121,14 @@ class Guard:
 
     def _told(self, key: Key, tally: _Tally) -> Useless | None:
         if tally.records or key in self._cleared:
-            if tally.refused_in_a_row == STOP_AFTER_REFUSED:
-                shown = tally.shown["bad_request"]
-                message = (
-                    f"teacher {key[0]} refused the last {STOP_AFTER_REFUSED} requests ({shown.words}), after it had "
-                    "answered others: check what has changed there, then run the same command again"
-                )
-                return Useless(key, "bad_request", message, "paused")
-            return None
+            if tally.last is None or tally.in_a_row != STOP_AFTER_ALIKE:
+                return None
+            message = (
+                f"teacher {key[0]}: the last {STOP_AFTER_ALIKE} samples all failed as {tally.last} "
+                f"({tally.shown[tally.last].words}), after it had answered others: check what has changed there, then "
+                "run the same command again; `stillhouse retry` asks those again that failed"
+            )
+            return Useless(key, tally.last, message, "paused")
         counted = tally.useless.total() - tally.useless["too_long"]
         if (
             counted + tally.replies >= 2 * STOP_AFTER
@@ -133,7 +143,7 @@ class Guard:
         (reason, count), total = counts.most_common(1)[0], counts.total()
         shown, where = tally.shown[reason], f" at {key[1]}" if key[1] else ""
         message = (
-            f"teacher {key[0]}{where}: none of the first {total} samples made a record, {count} of them are {reason} "
+            f"teacher {key[0]}{where}: none of the first {total} requests made a record, {count} of them are {reason} "
             f"({shown.words}). {_advice(reason, shown.words).format(teacher=key[0], word=shown.word)}. What was "
             f"paid for stays in the journal. One reply: {shown.head}"
         )

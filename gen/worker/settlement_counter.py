@@ -26,10 +26,10 @@ class SettlementCounter:
         """See `Listener`."""
         self._tasks.changed.set()
 
-    def count(self, held: LeasedChunk) -> None:
-        """Count what was settled for the chunk since the last call."""
+    def count(self, held: LeasedChunk, *, found: bool = False) -> None:
+        """Count what was settled for the chunk since the last call; `found`: by answers found in its journals."""
         settlements = held.open.state.settlements.take()
         if self._chain is not None:
             settlements = self._chain.judged(settlements)
         if not held.open.chunk.retried:  # Failures fail again
-            self._suspicion.note(settlements)
+            self._suspicion.note(settlements, found=found)

@@ -32,11 +32,11 @@ class Suspicion:
         self._resolved = asyncio.Event()
         self._resolved.set()
 
-    def note(self, settlements: Sequence[Settlement]) -> None:
-        """Count these, and act on them if they are enough evidence."""
+    def note(self, settlements: Sequence[Settlement], *, found: bool = False) -> None:
+        """Count these, and act on them if they are enough evidence; `found`: see `Guard.note`."""
         # Frames from an endpoint that is no longer asked say nothing about this run.
         counted = [each for each in settlements if (each.teacher, each.endpoint) in self._places]
-        if (useless := self._guard.note(counted)) is not None and self.useless is None:
+        if (useless := self._guard.note(counted, found=found)) is not None and self.useless is None:
             self._suspect(useless)
             self._gate.hold()  # requests sent meanwhile might be paid for in vain
             self._tasks.spawn(self._resolve, useless)

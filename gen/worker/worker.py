@@ -221,7 +221,7 @@ class Worker:
 
     def _take(self, held: LeasedChunk) -> None:
         self._held[held.open.chunk.id] = held
-        self._settlements.count(held)
+        self._settlements.count(held, found=True)
         self._keepers.add(keeper := self._tasks.spawn(self._keep, held))
         keeper.add_done_callback(self._keepers.discard)
 

@@ -307,7 +307,7 @@ async def test_a_recipe_that_the_teacher_refuses_fails_and_can_be_mended(tmp_pat
     recipe = recipe_of(tmp_path)
     async with teacher(recipe, faults=[{"kind": "status", "status": 400}]) as asked:
         with pytest.raises(
-            StillhouseError, match="none of the first 10 samples made a record, 10 of them are bad_request"
+            StillhouseError, match="none of the first 10 requests made a record, 10 of them are bad_request"
         ) as raised:
             await run_in_process(asked)
         assert raised.value.exit_code == 1

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stillhouse.gen.worker.guard import STOP_AFTER, STOP_AFTER_REFUSED, STOP_AFTER_TOO_LONG, Guard, Useless
+from stillhouse.gen.worker.guard import STOP_AFTER, STOP_AFTER_ALIKE, STOP_AFTER_TOO_LONG, Guard, Useless
 from stillhouse.gen.worker.settlements import Settlement
 
 
@@ -99,12 +99,29 @@ def test_what_earlier_runs_cleared_is_clear() -> None:
     assert guard.at_chunk_end(prompts=9) is None
 
 
-def test_an_endpoint_that_turns_to_refusing_pauses_the_run() -> None:
-    """A gateway's budget in words nobody knows: exit 3, and not a Failure for each sample that is left."""
-    assert noted(settled(None, 300), settled("bad_request", STOP_AFTER_REFUSED - 1)) is None
-    told = noted(settled(None, 300), settled("bad_request", STOP_AFTER_REFUSED))
+@pytest.mark.parametrize("reason", ["bad_request", "malformed", "ambiguous"])
+def test_an_endpoint_that_turns_to_failing_pauses_the_run(reason: str) -> None:
+    """A gateway's budget in words nobody knows, a login page: exit 3, and not a Failure for each sample that is left."""
+    assert noted(settled(None, 300), settled(reason, STOP_AFTER_ALIKE - 1)) is None
+    told = noted(settled(None, 300), settled(reason, STOP_AFTER_ALIKE))
     assert told is not None
     assert told.kind == "paused"
+    assert f"all failed as {reason}" in told.message
+    assert noted(settled(None, 1), settled(reason, 40), settled(None, 1), settled(reason, 40)) is None
+    assert noted(settled(None, 1), settled(reason, 40), settled("refused", 1), settled(reason, 40)) is None
+
+
+def test_what_the_answers_themselves_lack_pauses_no_run_that_has_records() -> None:
+    """A source may be sorted: fifty long answers in a row are no change of the endpoint's."""
+    assert noted(settled(None, 300), settled("length", 3 * STOP_AFTER_ALIKE)) is None
+
+
+def test_failures_found_in_a_journal_do_not_pause_the_run_that_resumes() -> None:
+    """They would, each time again."""
+    guard = Guard()
+    assert guard.note([*settled(None, 9), *settled("malformed", STOP_AFTER_ALIKE)], found=True) is None
+    assert guard.note(settled("malformed", STOP_AFTER_ALIKE - 1)) is None
+    assert guard.note(settled("malformed", 1)) is not None
 
 
 def test_replies_that_are_asked_for_once_more_count_too() -> None:

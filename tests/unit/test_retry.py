@@ -65,7 +65,7 @@ def test_what_no_retry_mends_is_given_up_at_once(outcome: Outcome, kind: str) ->
 def test_money_and_auth_pause_the_run() -> None:
     """The sample stays to be asked; only a refused key is worth another look at the secret."""
     assert after(Money("empty", 402)) == (
-        Pause("answered HTTP 402 (empty): its account has no money or quota left", auth=False),
+        Pause("answered HTTP 402 (empty): its account has no money or quota left: top it up", auth=False),
         Tries(attempts=1),
     )
     assert after(Auth("who?", 401)) == (
