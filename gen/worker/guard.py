@@ -23,7 +23,7 @@ MIN_ALIKE = 3
 be bad."""
 
 STOP_AFTER_ALIKE = 50
-"""This many Failures alike in a row, at an endpoint that served others before, mean that something has changed there."""
+"""This many Failures alike in a row, at an endpoint that served others before, mean that something changed there."""
 
 _REFUSALS = ("refused", "content_filter", "duplicate_answer")
 _CHANGES = ("bad_request", "malformed", "ambiguous")

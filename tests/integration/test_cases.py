@@ -475,6 +475,21 @@ async def test_a_server_that_fails_at_every_request_is_given_up(tmp_path: Path) 
     assert rows(recipe) == {}
 
 
+async def test_a_login_page_in_the_middle_pauses_the_run(tmp_path: Path) -> None:
+    """Not a Failure for each sample that is left; the same command then asks the rest, and `retry` what failed."""
+    async with serving(CaseServer(limit=60, then="51-odd-bodies/login-html")) as server:
+        recipe = case_recipe(tmp_path, server.url, good(300))
+        with pytest.raises(Paused, match=r"all failed as malformed .*web page"):
+            await run(recipe)
+    async with serving(CaseServer()) as server:
+        recipe = case_recipe(tmp_path, server.url, good(300))
+        summary = await run(recipe)
+        assert 50 <= summary.failed <= 60
+        assert summary.records == 300 - summary.failed
+        retried = await run_in_process(recipe, retry=["malformed"])
+    assert (retried.records, retried.failed) == (300, 0)
+
+
 async def test_headers_that_lie_are_not_believed_for_ever(tmp_path: Path) -> None:
     """Case 65: nothing left for an hour, and every request is answered."""
     async with serving(CaseServer()) as server:

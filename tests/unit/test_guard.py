@@ -101,7 +101,7 @@ def test_what_earlier_runs_cleared_is_clear() -> None:
 
 @pytest.mark.parametrize("reason", ["bad_request", "malformed", "ambiguous"])
 def test_an_endpoint_that_turns_to_failing_pauses_the_run(reason: str) -> None:
-    """A gateway's budget in words nobody knows, a login page: exit 3, and not a Failure for each sample that is left."""
+    """Unknown words about a budget, a login page: exit 3, and not a Failure for each sample that is left."""
     assert noted(settled(None, 300), settled(reason, STOP_AFTER_ALIKE - 1)) is None
     told = noted(settled(None, 300), settled(reason, STOP_AFTER_ALIKE))
     assert told is not None
