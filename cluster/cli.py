@@ -147,7 +147,7 @@ def _print_failure(driver: "Driver", error: StillhouseError) -> None:
         summary = driver.summary(state=error.state)
     except StillhouseError:  # there is no dataset yet, or the dataset is what is wrong
         summary = Summary(state=error.state, dataset=driver.dataset)
-    click.echo(summary.as_line())
+    click.echo(summary.model_copy(update={"why": str(error)}).as_line())
 
 
 def _print_summary(summary: Summary, *, as_json: bool) -> None:

@@ -31,6 +31,8 @@ class Summary(BaseModel):
     """The last line of `run --json`, and the output of `status`. Null: not known yet."""
 
     state: str
+    why: str | None = None
+    """Why the run ended early; null if it did not."""
     dataset: str
     prompts: int | None = None
     """Source rows."""

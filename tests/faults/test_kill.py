@@ -158,7 +158,8 @@ def test_stopped_by_a_signal(tmp_path: Path) -> None:
         first.terminate()
         out, _ = first.communicate(timeout=60)
         assert first.returncode == 3
-        assert json.loads(out.splitlines()[-1])["state"] == "paused"
+        last = json.loads(out.splitlines()[-1])
+        assert (last["state"], last["why"]) == ("paused", "stopped by a signal; the same command resumes")
         out, _ = start(recipe, tmp_path).communicate(timeout=120)
     end = json.loads(out.splitlines()[-1])
     assert end["state"] == "done"
