@@ -64,7 +64,6 @@ class BatchLane:
         keep_going: bool,
     ) -> None:
         self.account = client.account
-        self.slots = self.wanted = self.waiting = 0
         self._client = client
         self._worker_tasks = tasks
         self._listener = listener
@@ -103,6 +102,21 @@ class BatchLane:
     def largest_reply_bytes(self) -> int:
         """Size of the largest reply so far."""
         return self._results.largest_reply_bytes
+
+    @property
+    def waiting(self) -> int:
+        """Batches don't count towards the account's limits."""
+        return 0
+
+    @property
+    def slots(self) -> int:
+        """Batches use no slots."""
+        return 0
+
+    @property
+    def wanted(self) -> int:
+        """Batches use no slots."""
+        return 0
 
     def reserved(self, held: LeasedChunk) -> Expense | None:
         """What its batches for the chunk may cost, where there is a budget; None if that is not known yet."""
