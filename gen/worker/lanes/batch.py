@@ -204,7 +204,7 @@ class BatchLane:
                     work.missing[known.n] = intent
             else:
                 work.intents[known.n] = intent
-                worst = await asyncio.to_thread(self._money.worst, work.held, known.stored.ordinals())
+                worst = await asyncio.to_thread(self._money.worst, work.held, work.unread(intent))
                 intent.worst = sum(worst, NOTHING)
                 self._spawn(self._follow, work, intent)
         work.is_known = True
