@@ -31,7 +31,7 @@ class Dataset(Strict):
     """A local folder or s3://bucket/prefix."""
     prompts_per_shard: Annotated[int, Field(ge=1, le=100_000)] | None = None
     """Prompts per chunk: the unit of lease, work and commit. By default the dataset's own value; for a new dataset
-    1000, or enough for 10,000 samples if all teachers have `mode: batch`."""
+    1000, or enough for 10,000 samples if all teachers are asked in batches."""
     reasoning: Literal["column", "inline"] = "column"
     """Where reasoning goes: a `column` of its own, or `inline` as <think>…</think> at the start of the completion."""
     messages: bool | None = None

@@ -108,7 +108,7 @@ class Recipe(Strict):
         """
         if self.dataset.prompts_per_shard is not None:
             return self.dataset.prompts_per_shard
-        if all(teacher.mode == "batch" for teacher in self.answering):
+        if all(teacher.mode != "online" for teacher in self.answering):
             return max(1, SAMPLES_PER_BATCH // self.samples_per_prompt)
         return PROMPTS_PER_SHARD
 

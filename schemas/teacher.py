@@ -128,11 +128,13 @@ class Teacher(Strict):
     """Limits of the account."""
     timeout_s: Annotated[float, Field(gt=0)] = 600
     """Seconds for a whole attempt, from the first byte sent to the last byte received."""
-    mode: Literal["online", "batch"] = "online"
+    mode: Literal["online", "batch", "batch-then-online"] = "online"
     """`batch`: ask through the provider's batch API, at half price, for answers within a day. OpenAI, Azure, Groq,
-    Mistral, Together, Anthropic, Gemini on AI Studio and Bedrock have one that works here; Fireworks and xAI don't."""
+    Mistral, Together, Anthropic, Gemini on AI Studio and Bedrock have one that works here; Fireworks and xAI don't.
+    `batch-then-online`: ask once in a batch, and online, at the price for that, for what no batch answered, and for
+    samples that are asked because `accept` needs more."""
     batch: BatchSettings = BatchSettings()
-    """With `mode: batch`: how large its batches are, and how many may be open at once."""
+    """With `mode: batch` or `batch-then-online`: how large its batches are, and how many may be open at once."""
     stream: Annotated[Literal["auto"] | bool, BeforeValidator(_stream)] = "auto"
     """Request streamed answers. `auto`: only from hosts known to cut silent connections, or once a long answer timed
     out."""
@@ -147,7 +149,11 @@ class Teacher(Strict):
     thinking: Annotated[Literal["auto", "none"] | tuple[str, str], BeforeValidator(_thinking)] = "auto"
     """How reasoning is marked in the text: `auto`, `none`, or the tags around it, such as `[<think>, </think>]`."""
     price: Price | None = None
-    """Token prices; by default looked up for a provider's own host."""
+    """Token prices; by default looked up for a provider's own host. With `mode: batch` or `batch-then-online`, those of
+    batches."""
+    online_price: Price | None = None
+    """With `mode: batch-then-online`: token prices of what is asked online; by default looked up, or twice a `price`
+    that the recipe states."""
     weight: Annotated[float, Field(gt=0)] = 1.0
     """With `route: weighted`: this teacher's part of the samples, relative to the others; 3 beside 1 means three
     quarters."""
@@ -179,8 +185,10 @@ class Teacher(Strict):
 
     @model_validator(mode="after")
     def _batched(self) -> Self:
-        if self.mode != "batch" and self.batch != BatchSettings():
-            raise ValueError("`batch` goes with `mode: batch`")
+        if self.mode == "online" and self.batch != BatchSettings():
+            raise ValueError("`batch` goes with `mode: batch` or `mode: batch-then-online`")
+        if self.mode != "batch-then-online" and self.online_price is not None:
+            raise ValueError("`online_price` goes with `mode: batch-then-online`; `price` is that of any other mode")
         if self.batch.bedrock is not None and self.api != "bedrock":
             raise ValueError("`batch.bedrock` goes with `api: bedrock`")
         return self

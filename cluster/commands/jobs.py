@@ -205,7 +205,7 @@ def stop(given: Given, address: str, wait: bool, cancel_batches: bool) -> None:
     cancelled = asyncio.run(_cancel(given, store))
     note(
         f"batches cancelled: {cancelled.cancelled:,}; what they finished is billed, and the next run collects it: keep "
-        "`mode: batch` for that run, and ask online after it"
+        "`mode: batch` for that run, and ask online after it; `mode: batch-then-online` does both"
         + (
             f"; may have been created, but the provider does not list them: {cancelled.unknown:,}"
             if cancelled.unknown

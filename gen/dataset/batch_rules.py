@@ -1,4 +1,4 @@
-"""Requirements of `mode: batch`, checked before anything is asked."""
+"""Requirements of teachers that are asked in batches, checked before anything is asked."""
 
 from stillhouse.gen.dataset.batch_intents import collect_by, count_batches, day_of, open_by_place
 from stillhouse.gen.errors import UsageError
@@ -8,13 +8,13 @@ from stillhouse.schemas.recipe import Recipe
 
 
 def check_batches(recipe: Recipe) -> None:
-    """Refuse `mode: batch` for a teacher without a batch API, or without the settings that its API needs.
+    """Refuse to ask a teacher in batches without a batch API, or without the settings that its API needs.
 
     Raises:
         UsageError: names the teacher and what to do.
     """
     for teacher in recipe.teachers:
-        if teacher.mode == "batch":
+        if teacher.mode != "online":
             batches_of(teacher, teacher.batch)
 
 
@@ -31,8 +31,9 @@ def check_still_batched(recipe: Recipe, store: ReadableStore) -> None:
             are = "batch is" if count == 1 else "batches are"
             raise UsageError(
                 f"teachers.{teacher.name}: {count:,} {are} at the provider or not collected, and `mode: online` would "
-                "pay for their answers again: set `mode: batch` until they are collected (`stillhouse stop DATASET "
-                "--cancel-batches` ends them early; one more run in `mode: batch` then collects what they finished)"
+                "pay for their answers again: set `mode: batch` or `mode: batch-then-online` until they are collected "
+                "(`stillhouse stop DATASET --cancel-batches` ends them early; one more run in `mode: batch` then "
+                "collects what they finished)"
             )
 
 

@@ -223,6 +223,9 @@ class BudgetLedger:
                 holding.found += unreported + opened
                 holding.lost |= not (self.keeps_journals or holding.shipped)
         else:  # a living worker will report the same itself; if it never does, its whole grant counts
+            # But no grant covers what a batch cost whose reservation ends here: its owner may not even have opened it.
+            closed = (self.document.reserved.get(chunk, NOTHING) - reserved).at_least(NOTHING)
+            self._add(unreported.at_most(closed))
             for holding in before:
                 holding.lost = True
         for holding in before:

@@ -9,7 +9,8 @@ little-endian:
     payload  kind u8       what happened, see `Kind`
              flags u8      COMPRESSED 1, EVENT_STREAM 2
              stage u8      0: the teacher; n: the recipe's n-th check
-             teacher u16   its place in the recipe's `teachers`; 65535: unknown
+             teacher u16   its place in the recipe's `teachers`; 32768 more if it was asked online after a batch; 65535:
+                      unknown
              ordinal u32   which of the chunk's samples: prompt x samples + sample
              at f64        UTC seconds since 1970
              latency_s f32

@@ -55,6 +55,8 @@ class TeacherClient:
     ) -> None:
         self.interpreter = interpreter
         self.teacher = teacher = interpreter.teacher
+        self.online: TeacherClient | None = None
+        """Asks the same teacher online, in `mode: batch-then-online`."""
         self._name = teacher.name
         self.account = account
         self.estimator = Estimator(max_output=interpreter.ask.max_tokens)

@@ -72,7 +72,10 @@ def priced(recipe: Recipe, *, now: datetime | None = None) -> tuple[Recipe, list
             notes.append(f"teacher {teacher.name}: its price is unknown; give `price` to see what is spent")
         elif known is not None and stated is not None and (different := _differences(stated, known)):
             notes.append(f"teacher {teacher.name}: the recipe's price applies, though {known.source} has {different}")
-        teachers.append(teacher if stated is not None else teacher.model_copy(update={"price": known}))
+        teacher = teacher if stated is not None else teacher.model_copy(update={"price": known})
+        if teacher.mode == "batch-then-online":
+            teacher = teacher.model_copy(update={"online_price": _online_price(teacher, now=now)})
+        teachers.append(teacher)
     return recipe.model_copy(update={"teachers": tuple(teachers)}), notes
 
 
@@ -85,7 +88,8 @@ def _known_price(teacher: Teacher, *, now: datetime) -> Price | None:
     """The price at all its endpoints; None if they differ or one is unknown."""
     if teacher.api == "simulator" or not _is_public(teacher):
         return None
-    found = [_price_at(url, teacher.model_name, mode=teacher.mode, now=now) for url in teacher.urls]
+    mode: Mode = "online" if teacher.mode == "online" else "batch"
+    found = [_price_at(url, teacher.model_name, mode=mode, now=now) for url in teacher.urls]
     return None if any(each != found[0] for each in found) else found[0]
 
 
@@ -96,13 +100,26 @@ def asked_by(teacher: Teacher, mode: Mode, *, now: datetime | None = None) -> Te
     """
     if teacher.mode == mode:
         return teacher
-    other = teacher.model_copy(update={"mode": mode})
+    other = teacher.model_copy(update={"mode": mode, "online_price": None})
+    if teacher.mode == "batch-then-online":
+        if mode == "batch":
+            return other
+        if teacher.online_price is not None:
+            return other.model_copy(update={"price": teacher.online_price})
     stated = None if teacher.price is None or teacher.price.source is not None else teacher.price
     price = _known_price(other, now=now or datetime.now(UTC)) if stated is None else None
     if price is None and teacher.price is not None:
         factor, words = (0.5, "half of") if mode == "batch" else (2.0, "twice")
         price = _times(teacher.price, factor, source=f"{words} {teacher.price.source or 'the price in the recipe'}")
     return other.model_copy(update={"price": price})
+
+
+def _online_price(teacher: Teacher, *, now: datetime) -> Price | None:
+    """The price of what a teacher in `mode: batch-then-online` is asked online."""
+    stated = teacher.online_price
+    if stated is not None and stated.source is None:
+        return stated
+    return asked_by(teacher.model_copy(update={"online_price": None}), "online", now=now).price
 
 
 def _times(price: Price, factor: float, *, source: str) -> Price:

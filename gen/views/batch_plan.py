@@ -27,11 +27,14 @@ class ModePlan(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     usd: float | None = None
+    usd_if_answered: float | None = None
+    """The maximum if batches answer everything that they are asked; less than `usd` only where what they don't answer
+    is asked online."""
     prices: dict[str, str] = {}
     """Where each teacher's price comes from, by its name; teachers without a price are missing."""
     hours: float | None = None
     """Online, at the declared limits; in batches, the maximum if the provider keeps to its time and no request
-    expires."""
+    expires. What is asked online because `accept` needs more comes after the batches."""
     bound_by: str = ""
     """What decides `hours`, or why it is unknown."""
     batches: int = 0
@@ -79,18 +82,23 @@ def _in_mode(recipe: Recipe, mode: Mode) -> Recipe:
 def _plan(load: Workload) -> ModePlan:
     seconds, bound_by = load.seconds()
     hours = None if seconds is None else seconds / 3600
-    batched = [place for place, each in enumerate(load.recipe.answering) if each.mode == "batch" and load.samples]
+    batched = [place for place, each in enumerate(load.recipe.answering) if each.mode != "online" and load.samples]
     waves = [_Waves(load, place) for place in batched]
-    if waves and hours is not None and (longest := max(waves, key=lambda each: each.hours)).hours >= hours:
-        hours, bound_by = longest.hours, f"batches of {longest.name}"
+    if waves and hours is not None:
+        longest = max(waves, key=lambda each: each.hours)
+        if hours and any(each.mode == "batch-then-online" for each in load.recipe.answering):
+            hours, bound_by = longest.hours + hours, f"batches of {longest.name}, then {bound_by}"
+        elif longest.hours >= hours:
+            hours, bound_by = longest.hours, f"batches of {longest.name}"
     return ModePlan(
         usd=load.usd(),
+        usd_if_answered=load.usd_if_answered(),
         prices=dict(_prices(load.recipe)),
         hours=hours,
         bound_by=bound_by,
         batches=sum(each.batches for each in waves),
         at_once=sum(each.at_once for each in waves),
-        rounds=_rounds(load.recipe) if waves else 1,
+        rounds=max((each.rounds for each in waves), default=1),
     )
 
 
@@ -105,7 +113,7 @@ class _Waves:
         in_batch = min(settings.max_requests, api.max_requests, int(min(MAX_INPUT_BYTES, api.max_bytes) / line))
         chunks = math.ceil(load.samples / recipe.samples_per_prompt / recipe.prompts_per_shard)
         in_chunk = math.ceil(load.samples * share / chunks)
-        rounds = _rounds(recipe)
+        self.rounds = rounds = _rounds(recipe) if teacher.mode == "batch" else 1
         in_round = in_chunk * (recipe.ask.accept or recipe.ask.most_samples) / recipe.ask.most_samples
         per_round = math.ceil(in_round / max(1, in_batch))
         self.name = teacher.name
@@ -121,5 +129,8 @@ def _rounds(recipe: Recipe) -> int:
 
 def _prices(recipe: Recipe) -> Iterator[tuple[str, str]]:
     for teacher in recipe.answering:
-        if teacher.price is not None:
-            yield teacher.name, teacher.price.source or "the recipe"
+        asked = [teacher]
+        if teacher.mode == "batch-then-online":
+            asked.append(asked_by(teacher, "online"))
+        if words := [each.price.source or "the recipe" for each in asked if each.price is not None]:
+            yield teacher.name, ", then ".join(dict.fromkeys(words))

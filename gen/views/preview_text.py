@@ -88,9 +88,12 @@ def _at_most(count: int | None, why: str) -> str:
 
 
 def _cost(preview: "Preview") -> str:
-    return (
-        f"unknown without {' and '.join(preview.unpriced)}" if preview.usd is None else f"at most ${preview.usd:,.2f}"
-    )
+    if preview.usd is None:
+        return f"unknown without {' and '.join(preview.unpriced)}"
+    least = None if preview.batches is None else preview.batches.usd_if_answered
+    if least is None or least >= preview.usd:
+        return f"at most ${preview.usd:,.2f}"
+    return f"at most ${preview.usd:,.2f}, or ${least:,.2f} if batches answer everything that they are asked"
 
 
 def _time(preview: "Preview") -> str:

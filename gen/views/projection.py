@@ -23,13 +23,23 @@ from stillhouse.gen.views.report.files import open_parquet
 from stillhouse.gen.views.workload import Need, shares_of, slowest_account
 from stillhouse.schemas.price import Price
 from stillhouse.schemas.recipe import Recipe
+from stillhouse.schemas.teacher import Teacher
 
 LEAST_PROMPTS = 10
 """With fewer answered prompts, a range would be too wide to be useful."""
 MOST_ANSWERS = 100_000
 """Answers of the latest shards that are read; more would not narrow the range."""
 _PROBABILITY = 0.9
-_COLUMNS = ("teacher", "prompt_key", "input_tokens", "cached_tokens", "output_tokens", "asked_at", "latency_s")
+_COLUMNS = (
+    "teacher",
+    "prompt_key",
+    "input_tokens",
+    "cached_tokens",
+    "output_tokens",
+    "cost_usd",
+    "asked_at",
+    "latency_s",
+)
 
 
 class Range(BaseModel):
@@ -180,7 +190,7 @@ def _sum(totals: Iterator[tuple[float, float]]) -> Range:
 
 def _seconds(recipe: Recipe, parts: Mapping[str, _Part]) -> tuple[Range | None, str]:
     """How long it takes at the limits, if all figures of one kind are low, likely or high."""
-    if any(teacher.mode == "batch" for teacher in recipe.answering):
+    if any(teacher.mode != "online" for teacher in recipe.answering):
         return None, "the providers decide how long their batches take"
     found: list[float] = []
     name = ""
@@ -231,7 +241,7 @@ def _see(dataset: DatasetReader, recipe: Recipe) -> _Seen:
         for teacher in recipe.answering:
             mine = answers.filter(pc.equal(answers["teacher"], teacher.name))
             if len(mine):
-                seen.teachers[teacher.name] = _measured(mine, teacher.price)
+                seen.teachers[teacher.name] = _measured(mine, teacher)
     return seen
 
 
@@ -251,14 +261,15 @@ _SCHEMA = pa.schema(
         ("teacher", pa.string()),
         ("prompt_key", pa.string()),
         *((name, pa.int64()) for name in ("input_tokens", "cached_tokens", "output_tokens")),
+        ("cost_usd", pa.float64()),
         ("asked_at", pa.timestamp("us", tz="UTC")),
         ("latency_s", pa.float32()),
     ]
 )
 
 
-def _measured(answers: pa.Table, price: Price | None) -> _Teacher:
-    prices = price or Price(input=0, output=0)
+def _measured(answers: pa.Table, teacher: Teacher) -> _Teacher:
+    prices = teacher.price or Price(input=0, output=0)
     cached = pc.fill_null(answers["cached_tokens"], 0)
     cached_price = prices.input if prices.cached_input is None else prices.cached_input
     fresh = pc.max_element_wise(pc.subtract(answers["input_tokens"], cached), 0)
@@ -266,6 +277,8 @@ def _measured(answers: pa.Table, price: Price | None) -> _Teacher:
         pc.add(pc.multiply(fresh, prices.input / 1e6), pc.multiply(cached, cached_price / 1e6)),
         pc.multiply(answers["output_tokens"], prices.output / 1e6),
     )
+    if teacher.mode == "batch-then-online":  # some were asked at one price, some at another
+        usd = pc.coalesce(answers["cost_usd"], usd)
     columns = {
         "input": answers["input_tokens"],
         "output": answers["output_tokens"],

@@ -56,8 +56,9 @@ class Provenance:
             self._add_teachers([StoredTeacher.model_validate(teacher) for teacher in meta.teachers])
             for each in meta.teachers:
                 if each.get("source") is None:
-                    price = Price.model_validate(each["price"]) if "price" in each else None
-                    self._add_price(each["name"], price, mode=each.get("mode", "online"))
+                    for name in ("price", "online_price"):
+                        price = Price.model_validate(each[name]) if name in each else None
+                        self._add_price(each["name"], price, words=_stated(each.get("mode", "online"), name))
         except ValidationError:
             chunk = ChunkId(meta.generation, meta.chunk)
             raise DatasetError(f"{chunk.data_key}: its teachers' terms are damaged; restore that file") from None
@@ -66,12 +67,13 @@ class Provenance:
         """Add the teachers of a run that has no shard yet."""
         self._add_teachers([StoredTeacher.of(each, recipe) for each in recipe.teachers])
         for each in recipe.teachers:
-            self._add_price(each.name, each.price, mode=each.mode)
+            self._add_price(each.name, each.price, words=_stated(each.mode, "price"))
+            self._add_price(each.name, each.online_price, words=_stated(each.mode, "online_price"))
 
-    def _add_price(self, teacher: str, price: Price | None, *, mode: str) -> None:
+    def _add_price(self, teacher: str, price: Price | None, *, words: str) -> None:
         known = self.prices.setdefault(teacher, [])
-        if price is not None and (words := _in_words(price, mode=mode)) not in known:
-            known.append(words)
+        if price is not None and (said := _in_words(price, words)) not in known:
+            known.append(said)
 
     def _add_teachers(self, teachers: list[StoredTeacher]) -> None:
         self.teachers += [teacher for teacher in teachers if teacher not in self.teachers]
@@ -95,14 +97,20 @@ class Provenance:
         return list(dict.fromkeys(obligation for each in terms for obligation in each.obligations))
 
 
-def _in_words(price: Price, *, mode: str) -> str:
+def _stated(mode: str, name: str) -> str:
+    """Where the price in the field of this name comes from, unless it says so itself."""
+    if name == "online_price":
+        return "the recipe, for what no batch answered"
+    return "the recipe" if mode == "online" else "the recipe, for batches"
+
+
+def _in_words(price: Price, stated: str) -> str:
     names = (("cached_input", "cached input"), ("cache_write", "cache writes"), ("reasoning", "reasoning"))
     further = [f"{words} {value:g}" for name, words in names if (value := getattr(price, name)) is not None]
     long = [
         f"input {each.input:g} and output {each.output:g} above {each.input_tokens:,} tokens" for each in price.above
     ]
     said = ", ".join([f"input {price.input:g}", f"output {price.output:g}", *further, *long])
-    stated = "the recipe, for batches" if mode != "online" else "the recipe"
     return f"{said} USD per million tokens, by {price.source or stated}"
 
 

@@ -13,7 +13,9 @@ from pydantic import BaseModel, ConfigDict
 
 from stillhouse.gen.limits.shares import Cost, rates_of
 from stillhouse.gen.teachers.image_tokens import CHARS_PER_TOKEN
+from stillhouse.gen.teachers.prices import asked_by
 from stillhouse.schemas.limits import Limits
+from stillhouse.schemas.price import Price
 from stillhouse.schemas.recipe import Recipe
 from stillhouse.schemas.teacher import Teacher
 
@@ -89,7 +91,28 @@ class Workload:
 
     def usd_at(self, teacher: Teacher) -> float | None:
         """The maximum if this teacher answers everything; None if its price or ask.max_tokens is not set."""
-        price, output = teacher.price, self._output_at(teacher)
+        asked = asked_by(teacher, "online") if teacher.mode == "batch-then-online" else teacher
+        return self._usd_for(teacher, asked.price)
+
+    def usd_if_answered(self) -> float | None:
+        """The same where batches answer everything that they are asked (`mode: batch-then-online`)."""
+        return self._combined([self._usd_if_answered(teacher) for teacher in self.recipe.answering])
+
+    def _usd_if_answered(self, teacher: Teacher) -> float | None:
+        online, batched = self.usd_at(teacher), self._usd_for(teacher, teacher.price)
+        if teacher.mode != "batch-then-online" or online is None or batched is None:
+            return online
+        first = self.first_share
+        return first * batched + (1 - first) * online
+
+    @property
+    def first_share(self) -> float:
+        """Part of the samples that are asked whatever becomes of the others."""
+        ask = self.recipe.ask
+        return 1.0 if ask.accept is None else ask.accept / ask.most_samples
+
+    def _usd_for(self, teacher: Teacher, price: Price | None) -> float | None:
+        output = self._output_at(teacher)
         if price is None or (output is None and price.output > 0):
             return None
         return (self.input_tokens * price.input + (output or 0) * price.output) / 1e6
@@ -135,11 +158,14 @@ class Workload:
     def seconds(self) -> tuple[float | None, str]:
         """How long it takes at the slowest account's tightest limit, and that limit's name; or None and the reason.
 
-        Batches are left out: the limits of an account do not apply to them.
+        Batches are left out: the limits of an account do not apply to them. Of a teacher that is asked online after
+        them, only the samples count that are in none.
         """
         needs = {}
         for teacher, each in zip(self.recipe.answering, shares_of(self.recipe), strict=True):
             output, share = self._output_at(teacher), each.share
+            if teacher.mode == "batch-then-online":
+                share *= 1 - self.first_share
             if not share or teacher.mode == "batch":
                 continue
             needs[teacher.name] = Need(

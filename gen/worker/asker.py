@@ -47,6 +47,7 @@ class Asker:
         self._connections = connections
         self._gate = gate
         self._counters = counters
+        in_batches = {"store": store, "keep_going": keep_going}
         self._lanes: dict[str, Lane[LeasedChunk]] = {
             client.teacher.name: LANES[client.teacher.mode](
                 client,
@@ -55,7 +56,7 @@ class Asker:
                 gate=gate,
                 counters=counters,
                 clock=clock,
-                **({"store": store, "keep_going": keep_going} if client.teacher.mode == "batch" else {"router": chain}),
+                **({"router": chain} if client.teacher.mode == "online" else in_batches),
             )
             for client in clients
         }

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from stillhouse.gen.dataset.chunk import Chunk
+from stillhouse.gen.teachers.assigner import ONLINE
 from stillhouse.gen.teachers.given_scores import aligned
 from stillhouse.gen.teachers.interpreter import Interpreter
 from stillhouse.gen.teachers.outcome import Outcome
@@ -22,6 +23,10 @@ class TeacherOf(Protocol):
     @property
     def is_chain(self) -> bool:
         """True if each teacher replaces the one before it."""
+        ...
+
+    def at(self, place: int, /) -> Interpreter:
+        """The teacher at this position, also where `ONLINE` is added to it."""
         ...
 
     def __call__(self, key: bytes, sample: int, /) -> Interpreter:
@@ -55,7 +60,7 @@ class ChunkSamples:
         if place is None and self.chunk.series.teachers:
             place = self.chunk.key_of(ordinal // self.per_series).teacher
         if place is not None:
-            return self.teachers[place]
+            return self._teacher_of.at(place)
         return self._teacher_of(self.prompt(ordinal).key, ordinal % self.per_series)
 
     def read(self, ordinal: int, reply: Reply, *, place: int | None) -> tuple[Outcome, int]:
@@ -69,6 +74,10 @@ class ChunkSamples:
         if scored is not None:
             outcome = aligned(outcome, scored)
         return outcome, len(folded.body)
+
+    def knows(self, place: int) -> bool:
+        """True if the recipe has a teacher at this position."""
+        return place % ONLINE < len(self.teachers)
 
     def has_next(self, place: int) -> bool:
         """True if another teacher follows the one with this position (`route: fallback`)."""

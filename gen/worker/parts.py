@@ -11,10 +11,11 @@ from stillhouse.gen.clock import Clock
 from stillhouse.gen.coordination.counters import Counters
 from stillhouse.gen.store.base import Store
 from stillhouse.gen.teachers.account import Account
-from stillhouse.gen.teachers.assigner import Assigner
+from stillhouse.gen.teachers.assigner import ONLINE, Assigner
 from stillhouse.gen.teachers.client import TeacherClient
 from stillhouse.gen.teachers.expense import limits_of
 from stillhouse.gen.teachers.interpreter import Interpreter
+from stillhouse.gen.teachers.prices import asked_by
 from stillhouse.gen.teachers.transport import Transport
 from stillhouse.gen.worker.asker import Asker
 from stillhouse.gen.worker.chain import Chain
@@ -33,6 +34,7 @@ from stillhouse.gen.worker.tasks import Tasks
 from stillhouse.gen.worker.voting import Voting
 from stillhouse.schemas.checks import Check, whole_chunks
 from stillhouse.schemas.recipe import Recipe
+from stillhouse.schemas.teacher import Teacher
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +80,11 @@ class Parts:
         clients = _clients(recipe, by_key, transport=transport, clock=clock)
         asked = judges_of(recipe)
         judges = Judges(tasks, asked, accounts=by_key, transport=transport, clock=clock) if asked else None
-        teacher_of = Assigner([client.interpreter for client in clients], is_chain=recipe.route == "fallback")
+        teacher_of = Assigner(
+            [client.interpreter for client in clients],
+            is_chain=recipe.route == "fallback",
+            online={place: each.online.interpreter for place, each in enumerate(clients) if each.online is not None},
+        )
         hands = Hands(name, recipe=recipe, store=store, teacher_of=teacher_of, clock=clock, judges=asked)
         suspicion = Suspicion(
             tasks,
@@ -117,15 +123,18 @@ def _clients(
     recipe: Recipe, accounts: Mapping[str, Account], *, transport: Transport, clock: Clock
 ) -> list[TeacherClient]:
     """A client for each teacher that answers, in the recipe's order."""
-    return [
-        TeacherClient(
-            Interpreter(teacher, recipe.ask, place=place),
-            transport=transport,
-            account=accounts[teacher.limits_key],
-            clock=clock,
+
+    def client(teacher: Teacher, place: int) -> TeacherClient:
+        account = accounts[teacher.limits_key]
+        return TeacherClient(
+            Interpreter(teacher, recipe.ask, place=place), transport=transport, account=account, clock=clock
         )
-        for place, teacher in enumerate(recipe.answering)
-    ]
+
+    clients = [client(teacher, place) for place, teacher in enumerate(recipe.answering)]
+    for place, each in enumerate(clients):
+        if each.teacher.mode == "batch-then-online":
+            each.online = client(asked_by(each.teacher, "online"), ONLINE + place)
+    return clients
 
 
 def _chain(

@@ -105,7 +105,7 @@ class Recovery:
     def _attempt(self, frame: Frame) -> None:
         """A frame of an attempt at the teacher; a frame that says nothing new is skipped."""
         ordinal, state = frame.ordinal, self._state
-        if frame.teacher is not None and frame.teacher >= len(self._samples.teachers):
+        if frame.teacher is not None and not self._samples.knows(frame.teacher):
             return
         if ordinal >= len(self._samples):
             return

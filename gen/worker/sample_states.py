@@ -37,6 +37,10 @@ class SampleStates(Protocol):
         """True if the sample is not decided, and its prompt still needs more."""
         ...
 
+    def is_first(self, ordinal: int) -> bool:
+        """True if the sample is asked whatever becomes of others."""
+        ...
+
     def answered(self, ordinal: int) -> None:
         """The sample has its answer, whose verdict is awaited."""
         ...
@@ -80,6 +84,10 @@ class AllSamples:
         """See `SampleStates`."""
         return self._states[ordinal] != _DECIDED
 
+    def is_first(self, ordinal: int) -> bool:
+        """See `SampleStates`."""
+        return True
+
     def answered(self, ordinal: int) -> None:
         """See `SampleStates`."""
         if self._states[ordinal] != _DECIDED:
@@ -118,6 +126,7 @@ class UntilAccepted:
         """
         self._candidates = candidates
         self._samples = samples
+        self._needs = needs
         self._missing = list(needs)
         """Accepted answers still wanted."""
         self._seen = [set(answers) for answers in kept] or [set() for _ in candidates]
@@ -159,6 +168,11 @@ class UntilAccepted:
     def lacks(self, ordinal: int) -> bool:
         """See `SampleStates`."""
         return self._states[ordinal] != _DECIDED and self._missing[ordinal // self._samples] > 0
+
+    def is_first(self, ordinal: int) -> bool:
+        """See `SampleStates`."""
+        number = ordinal // self._samples
+        return ordinal in self._candidates[number][: self._needs[number]]
 
     def answered(self, ordinal: int) -> None:
         """See `SampleStates`."""

@@ -257,7 +257,7 @@ class Sealer:
             identity=self._recipe.identity(),
             teachers=[
                 StoredTeacher.of(t, self._recipe).as_stored()
-                | ({"price": t.price.model_dump(mode="json", exclude_none=True)} if t.price else {})
+                | t.model_dump(mode="json", include={"price", "online_price"}, exclude_none=True)
                 | ({"mode": t.mode} if t.mode != "online" else {})
                 for t in self._recipe.teachers
             ]

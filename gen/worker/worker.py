@@ -318,8 +318,9 @@ class Worker:
 
     @property
     def _asked_clients(self) -> list[TeacherClient]:
-        """Those of judges too."""
-        return [*self._clients, *(self._judges.clients if self._judges is not None else ())]
+        """Those of judges too, and those that ask online what batches left."""
+        online = [client.online for client in self._clients if client.online is not None]
+        return [*self._clients, *online, *(self._judges.clients if self._judges is not None else ())]
 
     def _opened(self, held: LeasedChunk) -> Opened | None:
         """What the chunk costs; None if it is not known yet what its batches may cost."""

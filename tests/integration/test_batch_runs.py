@@ -352,7 +352,7 @@ def test_a_teacher_is_not_asked_online_while_its_batches_are_open(tmp_path: Path
     async def test(server: Server) -> None:
         recipe = batched(tmp_path, server)
         assert await crashed(recipe, after_s=1.0) is None
-        with pytest.raises(UsageError, match=r"teachers\.t: 1 batch is at the provider.*set `mode: batch` until"):
+        with pytest.raises(UsageError, match=r"teachers\.t: 1 batch is at the provider.*set `mode: batch` or"):
             await run_in_process(batched(tmp_path, server, teacher={"mode": "online"}))
         for changed in ({"model": "another"}, {"name": "another"}):
             with pytest.raises(UsageError, match="batches were created"):

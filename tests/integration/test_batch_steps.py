@@ -11,7 +11,7 @@ from batch_wire import WatchedStore, Wire
 from builders import questions, write_source
 from harness import run_in_process
 
-from stillhouse.gen.errors import StoreAway
+from stillhouse.gen.errors import BudgetSpent, StoreAway
 from stillhouse.gen.simulator.server import Server
 from stillhouse.gen.store.base import Store
 from stillhouse.gen.views.summary import Summary
@@ -135,6 +135,23 @@ def test_a_process_that_ends_at_a_call_pays_nothing_twice(tmp_path: Path, api: s
     if (api, step.what) == ("anthropic", "upload"):
         pytest.skip("the requests are in the call that creates the batch")
     killed_and_resumed(tmp_path, api, step)
+
+
+@pytest.mark.usefixtures("quick")
+def test_what_a_batch_cost_is_not_free_again_because_its_end_was_not_written(tmp_path: Path) -> None:
+    """Its results are in the journal: the next owner has nothing left to set aside for it, and nothing to release."""
+    write_source(tmp_path, questions(12))
+
+    async def test(server: Server) -> None:
+        first, second = [
+            batched(tmp_path, server, budget={"requests": 1}, run={"journal_dir": str(tmp_path / node)})
+            for node in ("one", "two")
+        ]
+        await Killed(Step("before", "end"), first).ends()
+        with pytest.raises(BudgetSpent, match="1 of 1 requests used"):
+            await run_in_process(second, stored=shared)
+
+    assert len(run(tmp_path, test)) == 1
 
 
 @pytest.mark.usefixtures("quick")

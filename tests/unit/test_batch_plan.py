@@ -41,6 +41,39 @@ def test_batches_cost_half_and_take_days() -> None:
     assert plan_of_batches(Workload(recipe(), samples=1000, chars_per_prompt=400)) is None
 
 
+def test_batches_and_then_online_cost_something_between() -> None:
+    """At most what asking online costs, and half of it if batches answer everything; it takes as long as batches."""
+    asked = recipe(mode="batch-then-online", price=PRICE, limits={"requests_per_minute": 100})
+    plan = plan_of_batches(Workload(asked, samples=1000, chars_per_prompt=400))
+    assert plan is not None
+    assert plan.usd == pytest.approx(2.2)
+    assert plan.usd_if_answered == pytest.approx(1.1)
+    assert (plan.batches, plan.rounds, plan.hours, plan.bound_by) == (10, 1, 24, "batches of t")
+    assert plan.prices == {"t": "the recipe, then twice the price in the recipe"}
+    stated = recipe(mode="batch-then-online", price=PRICE, online_price={"input": 1.5, "output": 15.0})
+    other = plan_of_batches(Workload(stated, samples=1000, chars_per_prompt=400))
+    assert other is not None
+    assert other.usd == pytest.approx(1.65)
+
+
+def test_under_accept_what_follows_the_batches_is_online() -> None:
+    """Two wanted of at most eight: a quarter of the samples in one round of batches, the others after it."""
+    ask = {"accept": 2, "at_most": 8, "max_tokens": 100}
+    asked = recipe(ask, mode="batch-then-online", price=PRICE, limits={"requests_per_minute": 100})
+    load = Workload(asked, samples=8 * 200, chars_per_prompt=400)
+    plan = plan_of_batches(load)
+    assert plan is not None
+    assert (plan.rounds, plan.batches, plan.at_once) == (1, 2, 2)
+    assert plan.hours == pytest.approx(24 + 1200 / 100 / 60)
+    assert plan.bound_by.startswith("batches of t, then limits.requests_per_minute of ")
+    assert plan.usd == pytest.approx(3.52)
+    assert plan.usd_if_answered == pytest.approx(3.52 * (0.25 / 2 + 0.75))
+    modes = modes_of(load)
+    assert modes["online"].usd == pytest.approx(3.52)
+    assert modes["batch"].usd == pytest.approx(1.76)
+    assert modes["batch"].rounds == 7
+
+
 def test_what_is_asked_online_is_compared_too() -> None:
     """So that who does not know of batches reads what they would save; a server without any has nothing to compare."""
     asked, _ = priced(recipe())

@@ -379,7 +379,8 @@ def test_a_missing_batch_is_lost_and_a_stranger_result_is_kept_apart() -> None:
     [
         ({"batch": {"max_open": 3}}, "`batch` goes with `mode: batch`"),
         ({"mode": "batch", "batch": {"bedrock": PLACE.model_dump()}}, "`batch.bedrock` goes with `api: bedrock`"),
-        ({"mode": "batch-then-online"}, "'online' or 'batch'"),
+        ({"mode": "batch", "online_price": {"input": 1, "output": 1}}, "`online_price` goes with"),
+        ({"online_price": {"input": 1, "output": 1}}, "`online_price` goes with `mode: batch-then-online`"),
     ],
 )
 def test_settings_that_would_do_nothing_are_refused(more: dict[str, Any], words: str) -> None:

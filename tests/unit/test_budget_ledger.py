@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from stillhouse.gen.clock import ManualClock
@@ -369,8 +369,17 @@ BATCH_MOVES = st.lists(
 )
 
 
+UNOPENED = [
+    *[("take", 0, 0), ("create", 0, 0), ("say", 0, 0), ("create", 0, 0), ("say", 0, 0)],
+    *[("collect", 0, 0), ("collect", 0, 0), ("bury", 0, 0)],
+    *[("take", 0, 0), ("lose", 0, 0), ("take", 0, 0), ("say", 1, 0)],
+]
+"""A batch whose cost was not reported, and then a worker that leased its chunk, lives, and never opened it."""
+
+
 @settings(max_examples=300, deadline=None)
 @given(limit=st.integers(5, 60), moves=BATCH_MOVES)
+@example(limit=50, moves=UNOPENED)
 def test_no_order_of_crashes_overspends_by_batches(limit: int, moves: list[tuple[str, int, int]]) -> None:
     """What was answered and what open batches may cost never exceed the budget, and nothing is forgotten in the end."""
 

@@ -97,6 +97,15 @@ def test_batches_are_in_card_and_report_by_state_and_at_their_price(tmp_path: Pa
     assert said in report(store)
 
 
+def test_a_card_names_the_price_of_batches_and_of_what_follows_them(tmp_path: Path) -> None:
+    """One line each, read from the shard."""
+    prices = {"price": {"input": 1, "output": 2}, "online_price": {"input": 2, "output": 4}}
+    mixed = LLAMA | prices | {"mode": "batch-then-online", "profile": "openai"}
+    said = card_of(open_dataset(part_of_a_dataset(tmp_path, teachers=[mixed])))
+    assert "* Price: input 1, output 2 USD per million tokens, by the recipe, for batches" in said
+    assert "* Price: input 2, output 4 USD per million tokens, by the recipe, for what no batch answered" in said
+
+
 def test_partial_dataset_says_so(tmp_path: Path) -> None:
     """The counts are those of the sealed shards, and what is left to ask is named."""
     head, body = written(part_of_a_dataset(tmp_path))

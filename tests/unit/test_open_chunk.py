@@ -33,6 +33,7 @@ from stillhouse.gen.journal.frames import MAGIC, NOTES, Frame, Kind, frames
 from stillhouse.gen.journal.journals import journals_at
 from stillhouse.gen.journal.shipping import ShippedJournal
 from stillhouse.gen.store.base import Store
+from stillhouse.gen.teachers.assigner import ONLINE
 from stillhouse.gen.teachers.outcome import Ambiguous, Auth, Money, NoConnection, Outcome, Overload, Rate, ServerError
 from stillhouse.gen.teachers.protocols.openai_errors import OPENAI_ERRORS
 from stillhouse.gen.teachers.retry import MAX_DEATHS, Blame, GiveUp, Tries
@@ -489,3 +490,21 @@ def test_what_lies_here_and_in_the_store_counts_once(tmp_path: Path, s3: S3Serve
     there.recover(left_by_others(store, there), died=False)
     assert [there.state.tries(ordinal) for ordinal in range(3)] == wanted
     there.journal.remove()
+
+
+@pytest.mark.parametrize("mode", ["batch-then-online", "batch", "online"])
+def test_what_was_asked_online_after_a_batch_counts_in_any_mode(tmp_path: Path, mode: str) -> None:
+    """Its frames name the teacher's position and more; who recovers them may run the recipe in another mode."""
+    write_source(tmp_path, questions(2))
+    recipe = recipe_of(tmp_path, teachers=[{"name": "sim", "api": "simulator", "mode": mode}])
+    index(recipe)
+    held = open_chunk(recipe)
+    held.sent(0, at=1000.0, place=ONLINE)
+    reply = Reply(200, {}, body_of())
+    held.answered(held.received(0, reply, at=1000.0, latency_s=0.5, endpoint="127.0.0.1:9", place=ONLINE))
+    held.journal.close()
+    again = open_chunk(recipe, worker="w1")
+    again.recover(left_by_others(open_dataset(recipe), again), died=False)
+    assert waiting(again) == [1]
+    assert again.state.tries(0).attempts == 1
+    again.journal.close()

@@ -91,6 +91,30 @@ def test_the_recipe_s_price_holds_and_a_contradiction_is_said() -> None:
     assert (found.teachers[0].price.source or "").endswith("2026-11-27")
 
 
+@pytest.mark.parametrize(
+    ("given", "batch", "online"),
+    [
+        ({}, 0.625, 1.25),
+        ({"price": {"input": 0.7, "output": 5}}, 0.7, 1.4),
+        ({"online_price": {"input": 1.3, "output": 10}}, 0.625, 1.3),
+        ({"base_url": "http://vllm-0:8000/v1", "price": {"input": 0.7, "output": 5}}, 0.7, 1.4),
+        ({"base_url": "http://vllm-0:8000/v1"}, None, None),
+    ],
+)
+def test_batches_and_then_online_have_two_prices(
+    given: dict[str, Any], batch: float | None, online: float | None
+) -> None:
+    """Each is the recipe's, else looked up, or twice the recipe's for batches; pricing it again changes neither."""
+    found = recipe(mode="batch-then-online", **given)
+    for _ in range(2):
+        found, _ = priced(found, now=NOW)
+        teacher = found.teachers[0]
+        prices = [None if each is None else each.input for each in (teacher.price, teacher.online_price)]
+        assert prices == [pytest.approx(batch), pytest.approx(online)]
+        assert asked_by(teacher, "online", now=NOW).price == teacher.online_price
+        assert asked_by(teacher, "batch", now=NOW).price == teacher.price
+
+
 def test_what_nobody_knows_is_said_of_public_hosts_alone() -> None:
     """A server of one's own costs what one says."""
     price, notes = price_of(model="no-such-model")

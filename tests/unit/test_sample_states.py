@@ -74,6 +74,8 @@ def test_as_many_are_out_as_accepted_answers_are_missing(
         assert states.left == sum(model.left() for model in models)
         if any(model.may_ask() for model in models):
             assert states.is_ready
+    for model in models:
+        assert [each for each in model.candidates if states.is_first(each)] == model.candidates[: model.need]
 
 
 def _apply(states: UntilAccepted, model: Model, kind: str, ordinal: int, rest: list[object]) -> None:
@@ -127,6 +129,7 @@ def test_the_samples_asked_are_the_fewest_with_so_many_accepted(
         states.decide(ordinal, accepted=fates[ordinal])
     least = next((n for n in range(most + 1) if sum(fates[:n]) == accept), most)
     assert asked == list(range(least))
+    assert [each for each in range(most) if states.is_first(each)] == list(range(accept))
     assert not flying
 
 
@@ -134,6 +137,7 @@ def test_without_accept_all_are_handed_out_once() -> None:
     """In order; what a generation does not ask is not."""
     states = AllSamples(6, asked=[1, 3, 4])
     assert list(states.take()) == [1, 3, 4]
+    assert states.is_first(3)
     assert (states.left, states.is_ready, list(states.take())) == (3, False, [])
     states.decide(3, accepted=False)
     states.decide(3, accepted=True)

@@ -64,7 +64,6 @@ class BatchLane:
         keep_going: bool,
     ) -> None:
         self.account = client.account
-        self.slots = self.wanted = self.waiting = 0
         self._client = client
         self._worker_tasks = tasks
         self._listener = listener
@@ -103,6 +102,21 @@ class BatchLane:
     def largest_reply_bytes(self) -> int:
         """Size of the largest reply so far."""
         return self._results.largest_reply_bytes
+
+    @property
+    def waiting(self) -> int:
+        """Batches don't count towards the account's limits."""
+        return 0
+
+    @property
+    def slots(self) -> int:
+        """Batches use no slots."""
+        return 0
+
+    @property
+    def wanted(self) -> int:
+        """Batches use no slots."""
+        return 0
 
     def reserved(self, held: LeasedChunk) -> Expense | None:
         """What its batches for the chunk may cost, where there is a budget; None if that is not known yet."""
@@ -190,7 +204,7 @@ class BatchLane:
                     work.missing[known.n] = intent
             else:
                 work.intents[known.n] = intent
-                worst = await asyncio.to_thread(self._money.worst, work.held, known.stored.ordinals())
+                worst = await asyncio.to_thread(self._money.worst, work.held, work.unread(intent))
                 intent.worst = sum(worst, NOTHING)
                 self._spawn(self._follow, work, intent)
         work.is_known = True

@@ -101,6 +101,11 @@ class Work:
         is_settled = self.held.open.state.is_settled
         return [each for each in intent.stored.ordinals() if not is_settled(each)]
 
+    def unread(self, intent: OpenIntent) -> list[int]:
+        """Samples of the intent whose results earlier owners did not collect; what the others cost is spent."""
+        recovered, at = self.held.open.recovered, intent.stored.at
+        return [each for each in self.unsettled(intent) if (each, at) not in recovered]
+
     def awaits(self, intent: OpenIntent, *, age_s: float) -> None:
         """The intent needs nothing until its batch ends: the chunk may be parked once it is old enough."""
         intent.may_rest = age_s >= PARK_AFTER_S

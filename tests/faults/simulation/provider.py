@@ -17,7 +17,7 @@ from stillhouse.gen.teachers.transport import HttpRequest, Lost, Reply
 
 from .history import SETTLING, Broken, History, Request, Sample
 from .loop import VirtualLoop
-from .processes import check_alive
+from .processes import Process, check_alive
 
 FATES = {"answer": 20.0, "length": 1.0, "refused": 1.0, "failed": 1.0, "bad": 0.5, "expired": 3.0, "missing": 1.0}
 LATENCIES_S = (0.2, 5.0, 40.0, 300.0)
@@ -152,12 +152,8 @@ class Provider:
         rows = []
         series: Counter[str] = Counter()
         for key, sample in self._files[str(payload["input_file_id"])]:
+            self.check_free(process, sample)
             for earlier in self._history.by_sample[sample]:
-                other = self._of.get(earlier.serial)
-                if other is not None and not other.is_known:
-                    raise Broken(
-                        f"{process.name} asks {sample} in a second batch, and nobody knows the end of the first"
-                    )
                 if earlier.fate in SETTLING and not earlier.copies:
                     raise Broken(
                         f"{process.name} asks {sample} again, and r{earlier.serial} is an answer at the provider"
@@ -176,6 +172,16 @@ class Provider:
         self._all[name] = batch
         self._of |= {sent.serial: batch for _, sent in rows}
         return batch
+
+    def check_free(self, process: Process, sample: Sample) -> None:
+        """No batch can still answer the sample, as far as anybody knows.
+
+        Raises:
+            Broken: one can.
+        """
+        batches = [self._of.get(earlier.serial) for earlier in self._history.by_sample[sample]]
+        if any(each is not None and not each.is_known for each in batches):
+            raise Broken(f"{process.name} asks {sample} again, and nobody knows the end of its batch")
 
     def _document(self, batch: _Batch) -> dict[str, object]:
         document: dict[str, object] = {"id": batch.name, "metadata": {INTENT_FIELD: batch.intent}}

@@ -90,6 +90,8 @@ class Spec:
     """Batches of a teacher that may be open at once."""
     batch_troubles: float = 0.0
     """Share of calls and batches with which something goes wrong."""
+    then_online: bool = field(default=False, repr=False)  # left out where worlds are drawn from the text of others
+    """Whether these teachers are asked online what their batches left."""
 
     @classmethod
     def drawn(cls, rng: random.Random) -> "Spec":
@@ -179,6 +181,7 @@ class Spec:
             batches_open=rng.choice((2, 3, 20)),
             batch_troubles=rng.choice((0.0, 0.02, 0.1)),
             first_format_share=0.0,  # which knows no batches
+            then_online=rng.random() < 0.5,
         )
 
     @classmethod
@@ -207,6 +210,8 @@ class Spec:
         }
         size = {"max_requests": self.batch_requests, "max_open": self.batches_open}
         batched = {"mode": "batch", "profile": "openai", "batch": size}
+        if self.then_online:
+            batched |= {"mode": "batch-then-online", "online_price": PRICE}
         document = {
             "name": "simulated",
             "source": {"path": str(root / "source"), "prompt": "question", "id": "id"},

@@ -140,6 +140,8 @@ class Teacher:
             raise NotSent("no connection")
         try:
             tried = self._check_pauses(process)
+            if teacher != JUDGE:
+                self.provider.check_free(process, sample)
             sent = self._history.sent(process, sample, fate, teacher=teacher)
             if tried is not None:
                 tried.trial = sent
