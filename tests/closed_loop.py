@@ -179,7 +179,7 @@ class _Worker:
     async def _ask(self, prompt: Hashable) -> float | None:
         """Seconds until the prompt may be asked again, None if that is never."""
         cost = self._estimator.estimate(PROMPT_CHARS, beside=self._account.in_flight)
-        granted_at = await self._account.reserve(cost)
+        grant = await self._account.reserve(cost)
         sent_at = self._clock.monotonic()
         asked = Asked(prompt, "t", sent_at)
         tokens, wait_s = await self._teacher.ask(prompt)
@@ -189,14 +189,14 @@ class _Worker:
             self._evidence.served(prompt, endpoint="t", sent_at=sent_at, now=now)
             self._account.served(latency_s=now - sent_at, tokens=tokens, asked=asked)
             self._estimator.learn(PROMPT_CHARS, used)
-            self._account.settle(cost, used, granted_at)
+            self._account.settle(cost, used, grant)
             return None
         blame = self._evidence.weigh(prompt, Rate("slow", 429, wait_s), endpoint="t", now=now, sent_at=sent_at)
         if prompt == ODD and blame is not None and (blame.on == "request" or blame.spares_account):
-            self._account.settle(cost, UNUSED, granted_at)
+            self._account.settle(cost, UNUSED, grant)
         else:
             self._account.refused(pause_s=wait_s, asked=asked)
-            self._account.settle_refused(cost, granted_at)
+            self._account.settle_refused(cost, grant)
         return None if blame is not None and blame.on == "request" else 0.0 if blame is None else blame.wait_s
 
 

@@ -44,6 +44,13 @@ class Asked(NamedTuple):
         return self.prompt != refused.prompt and self.server == refused.server and self.at > refused.at
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Grant:
+    """The right to send one request. Each is equal only to itself."""
+
+    at: float
+
+
 class Trial(NamedTuple):
     """One request that is sent during an unclear wait, to see if it is refused too."""
 
@@ -51,7 +58,8 @@ class Trial(NamedTuple):
     """When it may be sent."""
     lasts_s: float
     """If it is not refused in this time, it was admitted."""
-    sent_at: float | None = None
+    grant: Grant | None = None
+    """The request's, once it is sent."""
 
     @staticmethod
     def after(refused_at: float, *, refusal_s: float) -> "Trial":
@@ -94,26 +102,27 @@ class StatedWait:
 
     def trial_in_s(self, now: float) -> float:
         """When its trial may be sent: seconds from now, infinity for never."""
-        if self.whose != "unclear" or self.trial is None or self.trial.sent_at is not None:
+        if self.whose != "unclear" or self.trial is None or self.trial.grant is not None:
             return math.inf
         return max(0.0, self.trial.at - now)
 
     @property
     def is_tried(self) -> bool:
         """True if the trial was sent and nothing has shown yet whose wait it is."""
-        return self.whose == "unclear" and self.trial is not None and self.trial.sent_at is not None
+        return self.whose == "unclear" and self.trial is not None and self.trial.grant is not None
 
-    def trial_sent(self, now: float) -> "StatedWait":
+    def trial_sent(self, grant: Grant) -> "StatedWait":
         """The wait with its trial sent."""
-        return self if self.trial is None else replace(self, trial=self.trial._replace(sent_at=now))
+        return self if self.trial is None else replace(self, trial=self.trial._replace(grant=grant))
 
-    def trial_ended(self, sent_at: float | None, now: float) -> "StatedWait":
-        """The wait after a request sent then ended: if it was the trial, and proved nothing, another follows."""
-        if not self.is_tried or self.trial is None or self.trial.sent_at != sent_at:
+    def trial_ended(self, grant: Grant | None, now: float) -> "StatedWait":
+        """The wait after the request of this grant ended: if it was the trial, and proved nothing, another follows."""
+        if not self.is_tried or self.trial is None or self.trial.grant is not grant:
             return self
         return replace(self, trial=Trial(now + TRIAL_AFTER_S, self.trial.lasts_s))
 
     def weighed(self, now: float) -> "StatedWait":
         """The wait as time shows it: its prompt's own if the trial was admitted."""
-        sent_at, lasts_s = (None, 0.0) if self.trial is None else (self.trial.sent_at, self.trial.lasts_s)
-        return self.is_own() if sent_at is not None and now >= sent_at + lasts_s else self
+        if self.trial is None or self.trial.grant is None or now < self.trial.grant.at + self.trial.lasts_s:
+            return self
+        return self.is_own()

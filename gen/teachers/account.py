@@ -11,7 +11,7 @@ from stillhouse.gen.clock import Clock
 from stillhouse.gen.limits.allowance import Allowance
 from stillhouse.gen.limits.replies import Replies
 from stillhouse.gen.limits.shares import BURST_S, Ceiling, Ceilings, Cost, Lease, Report, Resource
-from stillhouse.gen.limits.stated_wait import MIN_OWN_S, SERVED_LATELY_S, Asked, StatedWait, Trial, Whose
+from stillhouse.gen.limits.stated_wait import MIN_OWN_S, SERVED_LATELY_S, Asked, Grant, StatedWait, Trial, Whose
 
 LEAST_PAUSE_S = 0.05
 MOST_LEAST_PAUSE_S = 1.0
@@ -26,7 +26,7 @@ UNUSED = Cost(0, 0)
 """Usage of a request that was never sent, or was refused."""
 
 
-_Turn: TypeAlias = tuple[Cost, "asyncio.Future[float]"]
+_Turn: TypeAlias = tuple[Cost, "asyncio.Future[Grant]"]
 
 
 class Account:
@@ -61,8 +61,8 @@ class Account:
         self.urgent = asyncio.Event()
         """Set when a report to the ledger is urgent."""
 
-    async def reserve(self, cost: Cost, *, first: bool = False) -> float:
-        """Wait for the right to send a request of this cost; returns when it was granted; `settle` ends it.
+    async def reserve(self, cost: Cost, *, first: bool = False) -> Grant:
+        """Wait for the right to send a request of this cost; `settle` ends it.
 
         `first`: it goes before requests that wait without it.
 
@@ -70,31 +70,31 @@ class Account:
         filled up again, and both together would exceed the limit. Such a grant expires.
         """
         while True:
-            granted_at = await self._granted(cost, first=first)
-            if self._clock.monotonic() <= granted_at + BURST_S:
-                return granted_at
-            self.settle(cost, UNUSED, granted_at)
+            grant = await self._granted(cost, first=first)
+            if self._clock.monotonic() <= grant.at + BURST_S:
+                return grant
+            self.settle(cost, UNUSED, grant)
 
-    async def _granted(self, cost: Cost, *, first: bool) -> float:
-        """Wait in order for a grant; returns when it was made."""
+    async def _granted(self, cost: Cost, *, first: bool) -> Grant:
+        """Wait in order for a grant."""
         now = self._clock.monotonic()
         if not self._first and (first or not self._waiting) and self._allowance.reserve(cost, now=now) == 0.0:
-            return now
-        turn: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+            return Grant(now)
+        turn: asyncio.Future[Grant] = asyncio.get_running_loop().create_future()
         (self._first if first else self._waiting).append((cost, turn))
         self._pump()
         self.want_share()
         try:
-            granted_at = await turn
+            grant = await turn
         except asyncio.CancelledError:
             if turn.cancelled():
                 self._pump()  # requests behind it may be granted now
             else:
                 self._allowance.take(now=self._clock.monotonic())
-                self.settle(cost, UNUSED)
+                self.settle(cost, UNUSED, turn.result())
             raise
         self._allowance.take(now=self._clock.monotonic())
-        return granted_at
+        return grant
 
     def want_share(self) -> None:
         """There is something to send: report that at once if the last report said otherwise."""
@@ -112,22 +112,22 @@ class Account:
         """Requests reserved and not settled."""
         return self._allowance.in_flight
 
-    def settle(self, reserved: Cost, used: Cost | None, granted_at: float | None = None) -> None:
-        """The request that was granted then (by default now) has ended; see `Allowance.settle`."""
+    def settle(self, reserved: Cost, used: Cost | None, grant: Grant | None = None) -> None:
+        """The request of this grant (by default one made now) has ended; see `Allowance.settle`."""
         now = self._clock.monotonic()
-        self._allowance.settle(reserved, used, now=now, at=granted_at)
-        self._wait = self._wait.trial_ended(granted_at, now)
+        self._allowance.settle(reserved, used, now=now, at=None if grant is None else grant.at)
+        self._wait = self._wait.trial_ended(grant, now)
         if self._falling is not None and self.in_flight < SHRUNK * self._falling:
             self.urgent.set()
         self._pump()
 
-    def settle_refused(self, reserved: Cost, granted_at: float | None = None) -> None:
+    def settle_refused(self, reserved: Cost, grant: Grant | None = None) -> None:
         """The request was refused for a limit: its slot is freed when an answer would have come.
 
         If freed at once, the few requests above the limit would be sent and refused every few milliseconds.
         """
         hold_s = min(self._answer_s, MOST_HELD_S)
-        asyncio.get_running_loop().call_later(hold_s, self.settle, reserved, UNUSED, granted_at)
+        asyncio.get_running_loop().call_later(hold_s, self.settle, reserved, UNUSED, grant)
 
     def served(self, *, latency_s: float, tokens: int, asked: Asked | None = None) -> None:
         """Record an answer, with its latency and output tokens, to this request."""
@@ -229,15 +229,16 @@ class Account:
         while queue := self._first or self._waiting:
             cost, turn = queue[0]
             now = self._clock.monotonic()
+            grant = Grant(now)
             wait = 0.0 if turn.done() else self._allowance.reserve(cost, now=now, taken=False)
             if wait > 0.0 and (trial_s := self._wait.trial_in_s(now)) < wait:
                 wait = trial_s or self._allowance.reserve(cost, now=now, taken=False, in_pause=True)
                 if wait == 0.0:
-                    self._wait = self._wait.trial_sent(now)
+                    self._wait = self._wait.trial_sent(grant)
             if wait > 0.0:
                 if wait < 3600.0:
                     self._timer = asyncio.get_running_loop().call_later(wait, self._pump)
                 return
             queue.popleft()
             if not turn.done():
-                turn.set_result(now)
+                turn.set_result(grant)

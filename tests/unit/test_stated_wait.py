@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from stillhouse.gen.clock import ManualClock
 from stillhouse.gen.limits.ledger import Ledger
 from stillhouse.gen.limits.shares import SHARE_RENEW_S, Cost
-from stillhouse.gen.limits.stated_wait import MIN_OWN_S, TRIAL_AFTER_S, TRIAL_S, Asked, StatedWait, Trial
+from stillhouse.gen.limits.stated_wait import MIN_OWN_S, TRIAL_AFTER_S, TRIAL_S, Asked, Grant, StatedWait, Trial
 from stillhouse.gen.teachers.account import Account
 from stillhouse.schemas.limits import Limits
 
@@ -44,7 +44,7 @@ def test_an_unclear_wait_is_tried_once() -> None:
     assert StatedWait().told("p", 60.0, whose="unclear", now=0.0).trial_in_s(50.0) == math.inf
     wait = StatedWait().told("p", 60.0, whose="unclear", now=0.0, trial=Trial.after(0.0, refusal_s=5.0))
     assert (wait.trial_in_s(1.0), wait.trial_in_s(9.0)) == (TRIAL_AFTER_S - 1.0, 0.0)
-    tried = wait.trial_sent(9.0)
+    tried = wait.trial_sent(Grant(9.0))
     assert (tried.is_tried, tried.trial_in_s(20.0), tried.silent_s(20.0)) == (True, math.inf, 40.0)
     assert tried.weighed(23.9) == tried
     assert tried.weighed(24.0).whose == "own"
@@ -53,9 +53,12 @@ def test_an_unclear_wait_is_tried_once() -> None:
 
 def test_a_trial_that_proves_nothing_is_repeated() -> None:
     """It was lost, or never sent; only its own end counts."""
-    wait = StatedWait().told("p", 60.0, whose="unclear", now=0.0, trial=Trial.after(0.0, refusal_s=0.1)).trial_sent(8.0)
-    assert wait.trial_ended(7.0, 9.0) == wait
-    again = wait.trial_ended(8.0, 9.0)
+    sent = Grant(8.0)
+    wait = (
+        StatedWait().told("p", 60.0, whose="unclear", now=0.0, trial=Trial.after(0.0, refusal_s=0.1)).trial_sent(sent)
+    )
+    assert wait.trial_ended(Grant(8.0), 9.0) == wait
+    again = wait.trial_ended(sent, 9.0)
     assert (again.is_tried, again.trial_in_s(9.0), again.weighed(30.0).whose) == (False, TRIAL_AFTER_S, "unclear")
 
 
@@ -168,6 +171,28 @@ async def test_who_waits_is_let_go_when_the_wait_is_lifted() -> None:
     a.renew()
     async with asyncio.timeout(60):
         await waiting
+
+
+async def test_a_trial_that_is_cancelled_before_it_is_sent_proves_nothing() -> None:
+    """Its request was given up just as it was granted: nothing is concluded from its silence."""
+    clock = ManualClock(now=100.0)
+    a = _Worker("a", Ledger(Limits(in_flight=8), now=100.0), clock)
+    a.renew()
+    a.served("other")
+    a.refused("p", 60.0)
+    a.renew()
+    trial = asyncio.create_task(a.account.reserve(Cost(0, 0)))
+    await asyncio.sleep(0)
+    clock.now += TRIAL_AFTER_S
+    a.renew()
+    assert not a.is_paused()  # the trial may be sent
+    trial.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await trial
+    assert a.is_paused()
+    clock.now += TRIAL_S
+    a.renew()
+    assert a.is_paused()
 
 
 def least_share(heard: Heard, *, until: float) -> float:

@@ -12,7 +12,7 @@ from stillhouse.gen.clock import Clock
 from stillhouse.gen.coordination.counters import Counters
 from stillhouse.gen.errors import StillhouseError, TeacherPaused
 from stillhouse.gen.limits.shares import Cost
-from stillhouse.gen.limits.stated_wait import Asked
+from stillhouse.gen.limits.stated_wait import Asked, Grant
 from stillhouse.gen.teachers.account import UNUSED
 from stillhouse.gen.teachers.billing import bill
 from stillhouse.gen.teachers.client import TeacherClient
@@ -33,7 +33,7 @@ class _Share(NamedTuple):
     """A request's share of the limits."""
 
     cost: Cost
-    granted_at: float
+    grant: Grant
 
 
 class _Sent(NamedTuple):
@@ -231,9 +231,9 @@ class OnlineLane(Generic[DocketT]):
         finally:
             tally.in_flight -= 1
             if refused:
-                client.account.settle_refused(share.cost, share.granted_at)
+                client.account.settle_refused(share.cost, share.grant)
             else:
-                client.account.settle(share.cost, used, share.granted_at)
+                client.account.settle(share.cost, used, share.grant)
             held.ended()
         return _Sent(outcome, decision, endpoint, sent_at)
 
@@ -249,8 +249,8 @@ class OnlineLane(Generic[DocketT]):
         self._put(held, ordinal, again=again)
         return None
 
-    async def _reserved(self, cost: Cost) -> float:
-        """Wait for the fence, then for a share of the limits; returns when the share was granted.
+    async def _reserved(self, cost: Cost) -> Grant:
+        """Wait for the fence, then for a share of the limits.
 
         If the fence has closed meanwhile, the share is given back: or all slots would send at once when it opens.
         """
@@ -259,10 +259,10 @@ class OnlineLane(Generic[DocketT]):
             if not fence.is_open:
                 await fence.open()
             await client.usable()
-            granted_at = await client.account.reserve(cost, first=self._goes_first)
+            grant = await client.account.reserve(cost, first=self._goes_first)
             if fence.is_open:
-                return granted_at
-            client.account.settle(cost, UNUSED, granted_at)
+                return grant
+            client.account.settle(cost, UNUSED, grant)
 
     def _follow(self, held: DocketT, ordinal: int, endpoint: Endpoint, decision: Decision, *, sent_at: float) -> None:
         client = self._client
