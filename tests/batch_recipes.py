@@ -22,21 +22,26 @@ TERMS = {"license": "MIT", "training_use": "permitted", "url": "https://a.b", "s
 
 def batched(root: Path, server: Server, *, api: str = "openai-chat", **changes: Any) -> Recipe:
     """A recipe whose teacher is asked in batches."""
-    profile = {"profile": "openai"} if api == "openai-chat" else {}
-    path = "/together/v1" if api == "together" else ""
+    teacher = teacher_of(api, server.url)
+    more = changes.pop("teacher", {})
+    teacher |= more | {"batch": teacher.get("batch", {}) | more.get("batch", {})}
+    changes["ask"] = {"max_tokens": 200} | changes.get("ask", {})
+    return recipe_of(root, teachers=[teacher], **changes)
+
+
+def teacher_of(api: str, url: str) -> dict[str, Any]:
+    """A recipe's entry for a teacher that is asked in batches, at a simulator's URL."""
+    root = url.removesuffix("/v1")
+    base, profile = url if api.startswith("openai") else root, {"profile": "openai"} if api == "openai-chat" else {}
     if api in ("mistral", "together"):
+        base = f"{root}/together/v1" if api == "together" else url
         api, profile = "openai-chat", {"profile": api}
-    base = server.url if api.startswith("openai") else server.url.removesuffix("/v1")
-    base = server.url.removesuffix("/v1") + path if path else base
     teacher = {"name": "t", "api": api, "base_url": base, "model": "m", "terms": TERMS, "mode": "batch", **profile}
     if api == "bedrock":
         teacher["aws"] = {"region": "us-east-1", "access_key_id": "env:AWS_ID", "secret_access_key": "env:AWS_SECRET"}
         place = {"role_arn": "arn:aws:iam::123456789012:role/r", "s3": "s3://bucket/in", "s3_endpoint": f"{base}/s3"}
         teacher["batch"] = {"bedrock": place}
-    more = changes.pop("teacher", {})
-    teacher |= more | {"batch": teacher.get("batch", {}) | more.get("batch", {})}
-    changes["ask"] = {"max_tokens": 200} | changes.get("ask", {})
-    return recipe_of(root, teachers=[teacher], **changes)
+    return teacher
 
 
 def logged(root: Path) -> list[dict[str, Any]]:

@@ -173,7 +173,7 @@ class ChunkReader:
         """
         plan, maker = self._planned(chunk.generation)
         part = self._part_of(chunk, plan)
-        index = part.filter(pc.equal(part["chunk"], chunk.number)).to_pylist()
+        index = part.filter(pc.equal(part["chunk"], chunk.number))
         bound = self._binding()
         read = Chunk(
             chunk,
@@ -188,7 +188,7 @@ class ChunkReader:
             upstream=plan.upstream,
             images=ChunkImages(self._images) if self._images is not None else None,
         )
-        for entry in index:
+        for entry in _entries(index):
             if entry["teacher"] and read.prompts and read.prompts[-1].key == entry["key"]:
                 read.add_retried(entry)
                 continue
@@ -256,6 +256,12 @@ class ChunkReader:
                 self._rows = (file.url, rows, row.at.row + 1)
                 return row if row.at.row == at.row else None
         return None
+
+
+def _entries(index: pa.Table) -> Iterator[dict[str, Any]]:
+    """Its rows, few at a time: as Python objects, those of a large chunk take more memory than its prompts."""
+    for some in index.to_batches(max_chunksize=1_000):
+        yield from some.to_pylist()
 
 
 def _position(entry: Mapping[str, Any]) -> Position:

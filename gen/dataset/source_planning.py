@@ -14,6 +14,8 @@ from stillhouse.schemas.arrow import SCHEMA_VERSION
 from stillhouse.schemas.prompt import Prompt
 from stillhouse.schemas.recipe import Recipe
 
+_ROWS_PER_PART = 100_000
+"""About 20 MB in a worker that reads it, several times as much in the queue that writes it."""
 _IMAGE_ROWS_PER_PART = 2_000
 """Some 6 s of CPU, as each image is decoded once."""
 
@@ -65,10 +67,10 @@ def next_plan(
 
 
 def _chunks_per_part(recipe: Recipe) -> int:
-    """Asking starts with the first part, so a part is small where its rows are slow to index."""
-    if not recipe.source.images:
-        return CHUNKS_PER_PART
-    return min(CHUNKS_PER_PART, max(1, _IMAGE_ROWS_PER_PART // recipe.prompts_per_shard))
+    """Asking starts with the first part, and parts are held in memory: fewer chunks where they are large, or where rows
+    are slow to index."""
+    rows = _IMAGE_ROWS_PER_PART if recipe.source.images else _ROWS_PER_PART
+    return min(CHUNKS_PER_PART, max(1, rows // recipe.prompts_per_shard))
 
 
 def _ends(generations: Sequence[Generation]) -> dict[PlannedFile, End]:

@@ -121,6 +121,11 @@ class Asker:
             self._lanes[teacher].take(held, ordinals)
 
     @property
+    def is_batched(self) -> bool:
+        """True if all teachers are asked in batches."""
+        return len(self._batch_lanes) == len(self._lanes)
+
+    @property
     def is_full(self) -> bool:
         """True if a chunk waits because a teacher has as many batches as it may have: others must be collected
         first."""

@@ -15,6 +15,8 @@ ROW_GROUP_BYTES = 32 * 2**20
 """Rows are written out when their texts have this total size,"""
 ROW_GROUP_ROWS = 10_000
 """or when there are this many."""
+COLUMN_ROWS = 1_000
+"""Rows become columns when there are this many, because as Python objects they take several times the memory."""
 
 
 class Sheet:
@@ -24,6 +26,8 @@ class Sheet:
         self.path = path
         self._schema = schema
         self._rows: list[tuple[Any, ...]] = []
+        self._tables: list[pa.Table] = []
+        """Earlier rows of the row group."""
         self._bytes = 0
         self._writer: pq.ParquetWriter | None = None
         self.rows = 0
@@ -37,7 +41,9 @@ class Sheet:
         self._rows.append(row)
         self._bytes += size
         self.rows += 1
-        if self._bytes >= ROW_GROUP_BYTES or len(self._rows) >= ROW_GROUP_ROWS:
+        if len(self._rows) >= COLUMN_ROWS:
+            self._convert()
+        if self._bytes >= ROW_GROUP_BYTES or len(self._tables) * COLUMN_ROWS >= ROW_GROUP_ROWS:
             self._flush()
 
     def finish(self, metadata: dict[str, str]) -> None:
@@ -62,13 +68,20 @@ class Sheet:
                 self._writer.close()
         self.path.unlink(missing_ok=True)
 
+    def _convert(self) -> None:
+        if self._rows:
+            arrays = columns(list(zip(*self._rows, strict=True)), self._schema)
+            self._rows = []
+            self._tables.append(pa.Table.from_arrays(arrays, schema=self._schema))
+
     def _flush(self) -> None:
-        if not self._rows:
+        self._convert()
+        if not self._tables:
             return
-        arrays = columns(list(zip(*self._rows, strict=True)), self._schema)
-        self._rows, self._bytes = [], 0
+        table = pa.concat_tables(self._tables).unify_dictionaries()
+        self._tables, self._bytes = [], 0
         try:
-            self._open().write_table(pa.Table.from_arrays(arrays, schema=self._schema))
+            self._open().write_table(table)
         except OSError as error:
             raise self._away(error) from error
 

@@ -34,8 +34,13 @@ MONEY_S = 0.1
 """How soon a renewal may follow another because a request waits for money."""
 HELD_BYTES = 256 * 2**20
 """Under `ask.accept`: no further chunk is leased while the held chunks take this much memory."""
+BATCHED_BYTES = 16 * 2**20
+"""The same where all teachers are asked in batches: a chunk is held only while its batch is created or collected, so
+two large ones are enough."""
 SEALS_AT_ONCE = 4
 """Chunks sealed at a time: fewer than there are threads, because large replies are also read in threads."""
+SEALED_SAMPLES = 10_000
+"""Samples of the chunks that are sealed at a time, if they are large: a row group is in memory until it is written."""
 DRAIN_S = 20.0
 """How long a stopping worker waits for its requests in flight."""
 
@@ -97,7 +102,7 @@ class Worker:
             counted=self._counted,
             lease_soon=self._lease_soon,
         )
-        self._seals = asyncio.Semaphore(SEALS_AT_ONCE)
+        self._seals = asyncio.Semaphore(max(1, min(SEALS_AT_ONCE, SEALED_SAMPLES // self._chunk_samples)))
         self._closing: GiveUp | None = None
         """Why nothing more is asked, and the open chunks are sealed as they are."""
         self._sweeping = False
@@ -143,7 +148,7 @@ class Worker:
             self._tasks.changed.clear()
             pause_s = RENEW_S
             hungry = self._hungry()
-            if not no_more and (hungry or self._asker.is_full):
+            if not no_more and (hungry or self._may_collect()):
                 match await self._asked_for_chunk(begun=not hungry):
                     case Grant() as grant:
                         await self._open(grant)
@@ -177,6 +182,13 @@ class Worker:
     def _hungry(self) -> bool:
         return (self._asker.runs_dry or self._purse.empty.is_set()) and self._has_room()
 
+    def _may_collect(self) -> bool:
+        """True if a chunk waits until a batch of another chunk is collected, and there is memory for that chunk."""
+        if not self._asker.is_full:
+            return False
+        waits = self._asker.waits_for_room
+        return sum(held.memory_bytes for held in self._held.values() if not waits(held)) < BATCHED_BYTES
+
     def _has_room(self) -> bool:
         """True if it may hold another chunk.
 
@@ -184,6 +196,8 @@ class Worker:
         them busy; only memory bounds their number. The same applies while there is no money: what dead workers held is
         released only once all of their chunks are recovered.
         """
+        if self._asker.is_batched and not self._purse.empty.is_set():
+            return sum(held.memory_bytes for held in self._held.values()) < BATCHED_BYTES
         if self._recipe.ask.accept is not None or self._purse.empty.is_set():
             return sum(held.memory_bytes for held in self._held.values()) < HELD_BYTES
         return len(self._held) < 8 + 4 * self._asker.slots // self._chunk_samples
@@ -195,6 +209,7 @@ class Worker:
         if lapsed is not None:  # its lease expired and was granted again, unnoticed here
             self._purse.lost(grant.chunk)
             lapsed.abandon()
+            self._asker.drop(lapsed)
         await self._journals_free(grant.chunk)
         opening = asyncio.create_task(asyncio.to_thread(self._hands.open, grant))
         try:
@@ -284,6 +299,7 @@ class Worker:
             self.counters.sealed += counts
             self.counters.shards += 1
         self._held.pop(chunk, None)
+        self._asker.drop(held)  # a lane would keep it in memory
         self._sealing[chunk] = held
         self._lease_soon()
         await self._tell_sealed(chunk, counts)

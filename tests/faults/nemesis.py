@@ -151,7 +151,7 @@ def outlive(
         else:
             run.wait(timeout=600)
         if run.poll() is not None:
-            if (end := _last_line(run)) is not None and is_over(end):
+            if (end := last_line(run)) is not None and is_over(end):
                 return end
             run = start_run(recipe)
         elif killed.total() < kills and log.stat().st_size != asked:  # else it is getting up: that would prove nothing
@@ -164,7 +164,7 @@ def outlive(
                 print(f"{killed.total()}: {target}", file=sys.stderr, flush=True)
 
 
-def _last_line(run: "subprocess.Popen[str]") -> dict[str, Any] | None:
+def last_line(run: "subprocess.Popen[str]") -> dict[str, Any] | None:
     """What a run that was not killed says at its end; what is left of a killed one may hold the pipe open."""
     if run.returncode not in (0, 3):
         return None
@@ -196,9 +196,11 @@ def _strike(rng: random.Random, driver: int, server: S3Server | None) -> str | N
     return target
 
 
-def start_run(recipe: Path) -> "subprocess.Popen[str]":
+def start_run(recipe: Path, *, in_one_process: bool = False) -> "subprocess.Popen[str]":
     """`stillhouse run --json` in a session of its own; its errors are appended to a file beside the recipe."""
     command = [sys.executable, "-m", "stillhouse.cluster.cli", "run", str(recipe), "--json"]
+    if in_one_process:
+        command = [sys.executable, str(Path(__file__).with_name("one_process.py")), str(recipe)]
     with recipe.with_name("stderr.txt").open("a") as errors:
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, start_new_session=True)
 

@@ -1,12 +1,14 @@
 """Whole runs in batches: crashed anywhere and resumed, every request is in one batch, and none is paid twice."""
 
 import asyncio
+import gc
 import re
 from collections import Counter
 from pathlib import Path
 
 import pytest
 from batch_recipes import APIS, batched, crashed, logged, once_each, run
+from batch_wire import WatchedStore
 from builders import questions, write_source
 from harness import run_in_process
 
@@ -20,6 +22,8 @@ from stillhouse.gen.teachers.http import HttpTransport
 from stillhouse.gen.views.summary import Summary, summarise
 from stillhouse.gen.worker import worker
 from stillhouse.gen.worker.batch_cancelling import cancel_batches
+from stillhouse.gen.worker.lanes import batch as lane
+from stillhouse.gen.worker.leased_chunk import LeasedChunk
 from stillhouse.schemas.budget import Budget
 from stillhouse.schemas.recipe import Recipe
 
@@ -413,3 +417,39 @@ def test_a_budget_holds_over_batches_and_crashes(tmp_path: Path) -> None:
         assert (summary.records, summary.failed) == (20, 0)
 
     once_each(run(tmp_path, test, faults={"latency_s": 0.1}), 20)
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_sealed_chunk_is_not_kept_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The worker holds the chunks whose batches are open, not those that it sealed."""
+    monkeypatch.setattr(lane, "LOOK_S", (0.05, 300.0))
+    write_source(tmp_path, questions(24))
+    held: list[int] = []
+
+    def count(when: str, key: str) -> None:
+        if when == "before" and key.startswith("data/"):
+            held.append(sum(type(each) is LeasedChunk for each in gc.get_objects()))
+
+    async def test(server: Server) -> None:
+        recipe = batched(tmp_path, server, dataset={"prompts_per_shard": 2}, teacher={"batch": {"max_open": 1}})
+        gc.collect()
+        summary = await run_in_process(recipe, stored=lambda store: WatchedStore(Path(store.url), count))
+        assert (summary.records, len(held)) == (24, 12)
+
+    run(tmp_path, test)
+    assert held[-1] <= 4, held
+
+
+@pytest.mark.usefixtures("parks")
+def test_one_large_chunk_at_a_time_still_comes_to_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One waits until a batch may be opened, others are collected, asked again: the memory limit stops neither."""
+    monkeypatch.setattr(worker, "BATCHED_BYTES", 1)
+    write_source(tmp_path, questions(24))
+
+    async def test(server: Server) -> None:
+        recipe = batched(tmp_path, server, dataset={"prompts_per_shard": 4}, teacher={"batch": {"max_open": 2}})
+        summary = await run_in_process(recipe)
+        assert summary.records + summary.failed == 24
+        assert set(summary.failed_by_kind) <= {"expired"}
+
+    run(tmp_path, test, faults={"latency_s": 0.3, "expired": 0.3})

@@ -302,3 +302,14 @@ def test_a_source_that_says_something_else_now_is_refused(tmp_path: Path) -> Non
     path.unlink()
     with pytest.raises(SourceError, match="gone"):
         reader.read(ChunkId(0, 0))
+
+
+@pytest.mark.parametrize(("per_shard", "chunks"), [(10, 100), (1_000, 100), (10_000, 10), (100_000, 1)])
+def test_a_part_of_the_index_has_a_hundred_thousand_prompts_at_most(
+    tmp_path: Path, per_shard: int, chunks: int
+) -> None:
+    """Large chunks too: asking starts with the first part, and workers hold one in memory."""
+    write_source(tmp_path, source_rows(3))
+    made = index(recipe_of(tmp_path, dataset={"prompts_per_shard": per_shard}))
+    assert made is not None
+    assert made[0].chunks_per_part == chunks

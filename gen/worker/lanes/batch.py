@@ -348,6 +348,7 @@ class BatchLane:
         held.under_way += 1  # otherwise the journal could be closed meanwhile
         try:
             end = BatchEnd() if batch is None else await self._results.collected(work, intent, batch)
+            self._tally.batches_ended += batch is not None
             if not await self._made_safe(work):
                 return
             await asyncio.to_thread(partial(self._intents.ended, held.open.chunk.id, intent.n))
@@ -355,7 +356,6 @@ class BatchLane:
             self._money.ended(work, intent)
         finally:
             held.ended()
-        self._tally.batches_ended += batch is not None
         self._tally.batches_expired += bool(end.expired)
         if batch is not None and batch.trouble is not None:
             self._calls.refused(batch.trouble)
@@ -428,7 +428,7 @@ class BatchLane:
         while True:
             batch = await self._calls.until_served(lambda: self._api.look(batch_id, self._calls.access(intent.stored)))
             age_s = self._clock.time() - intent.stored.at
-            if batch.state != "running" or work.held.abandoned:
+            if batch.state != "running" or work.is_over:
                 if batch.state == "lost":
                     await self._check_account(intent.stored, f"batch {batch_id}")
                 return batch

@@ -34,7 +34,7 @@ class BatchSearch:
         since: float | None = None
         strangers = set() if self._api.names else await asyncio.to_thread(self._intents.batches)
         for looks in itertools.count():
-            if work.held.abandoned or self._gate.stopping:
+            if work.is_over or self._gate.stopping:
                 return None
             found = await self._calls.until_served(partial(self._look_for, intent))
             candidates = [each for each in found if each.id not in strangers]
