@@ -125,7 +125,7 @@ def test_terms_are_inherited_by_all_that_follows(tmp_path: Path) -> None:
     ]
     card = card_of(open_dataset(third))
     assert "Built with Llama" in card
-    assert "Its answers are in the prompts, which come from the dataset" in card
+    assert "The prompts contain its answers: they come from the dataset" in card
 
 
 def test_what_is_forbidden_upstream_is_forbidden(tmp_path: Path) -> None:
