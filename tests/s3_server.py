@@ -19,7 +19,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from http.client import HTTPConnection, HTTPException
+from http.client import HTTPConnection, HTTPException, HTTPResponse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Literal
@@ -173,12 +173,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _forward(self, body: bytes) -> _Reply:
         connection = HTTPConnection("127.0.0.1", self.server.gate.upstream, timeout=60)
         try:
-            connection.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
-            for name, value in self.headers.items():
-                if name.lower() not in {"expect", "connection"}:
-                    connection.putheader(name, value)
-            connection.endheaders(body)
-            answer = connection.getresponse()
+            answer = passed_on(self, connection, body)
             passed = (header for header in answer.getheaders() if not _is_own(header[0]))
             length = answer.getheader("content-length") if self.command == "HEAD" else None
             content = answer.read()
@@ -198,6 +193,16 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:
         """Keep quiet: `Gate.seen` is the log."""
+
+
+def passed_on(handler: BaseHTTPRequestHandler, connection: HTTPConnection, body: bytes) -> HTTPResponse:
+    """The reply to the handler's request, sent over this connection as it came."""
+    connection.putrequest(handler.command, handler.path, skip_host=True, skip_accept_encoding=True)
+    for name, value in handler.headers.items():
+        if name.lower() not in {"expect", "connection"}:
+            connection.putheader(name, value)
+    connection.endheaders(body)
+    return connection.getresponse()
 
 
 def _md5(body: bytes) -> str:

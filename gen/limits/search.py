@@ -100,7 +100,7 @@ class Search:
     sample: Sample = field(default_factory=lambda: Sample(-math.inf))
     latency_s: float = 0.0
     hold_s: float = HOLD_S
-    """How long to hold the next time."""
+    """The length of the next hold."""
     at: float = 0.0
     settled_at: float = -math.inf
     """Replies before this time reflect another concurrency."""

@@ -73,7 +73,7 @@ def _until_accepted(summary: "Summary") -> Iterator[str]:
 
 
 def _too_few(summary: "Summary") -> str:
-    """What short prompts have."""
+    """How many accepted answers short prompts have, and why no more are asked for."""
     if not summary.short:
         return f"fewer than {summary.accept:,} accepted answers"
     if summary.accept == 1:

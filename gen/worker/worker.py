@@ -334,7 +334,7 @@ class Worker:
 
     @property
     def _asked_clients(self) -> list[TeacherClient]:
-        """Those of judges too, and those that ask online what batches left."""
+        """All clients, including those of judges and those that ask online what batches left."""
         online = [client.online for client in self._clients if client.online is not None]
         return [*self._clients, *online, *(self._judges.clients if self._judges is not None else ())]
 

@@ -9,6 +9,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Literal
 from urllib.parse import urlsplit
 
+from s3_server import passed_on
+
 
 @dataclass(frozen=True, slots=True)
 class Stop:
@@ -77,12 +79,7 @@ def standing_before(server: str, stop: Stop | None = None) -> Iterator[Between]:
                 return False
             connection = HTTPConnection(upstream, timeout=60)
             try:
-                connection.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
-                for name, value in self.headers.items():
-                    if name.lower() not in {"expect", "connection"}:
-                        connection.putheader(name, value)
-                connection.endheaders(body)
-                reply = connection.getresponse()
+                reply = passed_on(self, connection, body)
                 content = reply.read()
             except (HTTPException, OSError):
                 return False

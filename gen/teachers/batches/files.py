@@ -1,4 +1,4 @@
-"""What the APIs share whose batches are files: a file of requests goes up, files of results come down."""
+"""The common part of APIs whose batches are files: requests are uploaded in one, results downloaded in others."""
 
 import abc
 from collections.abc import Collection, Mapping, Sequence

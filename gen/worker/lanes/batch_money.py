@@ -36,14 +36,14 @@ class BatchMoney:
         return self._purse.is_limited
 
     def worst(self, held: LeasedChunk, ordinals: Iterable[int]) -> list[Expense]:
-        """What each of these samples may cost; none without a budget. In a thread."""
+        """The maximum cost of each of these samples; empty without a budget. Slow: call it in a thread."""
         if not self._purse.is_limited:
             return []
         interpreter, samples = self._client.interpreter, held.open.samples
         return [interpreter.worst_case(samples.prompt(ordinal)) for ordinal in ordinals]
 
     async def reserve(self, held: LeasedChunk, ordinals: Sequence[int]) -> Sequence[Expense]:
-        """Take out what these samples may cost, or the first of them, once there is money; none without a budget."""
+        """Wait for money, and reserve what these samples, or the first of them, may cost; empty without a budget."""
         if not self._purse.is_limited:
             return ()
         worst = await asyncio.to_thread(self.worst, held, ordinals)

@@ -6,47 +6,29 @@ Under `accept`, samples that are asked only because others were not accepted go 
 take as long as a batch.
 """
 
-from stillhouse.gen.clock import Clock
-from stillhouse.gen.coordination.counters import Counters
-from stillhouse.gen.store.base import Store
-from stillhouse.gen.teachers.client import TeacherClient
-from stillhouse.gen.worker.lanes.base import Gate, Listener
+from functools import cached_property
+
 from stillhouse.gen.worker.lanes.batch import BatchLane
 from stillhouse.gen.worker.lanes.batch_work import Work
 from stillhouse.gen.worker.lanes.online import OnlineLane
 from stillhouse.gen.worker.leased_chunk import LeasedChunk
-from stillhouse.gen.worker.tasks import Tasks
 
 
 class BatchThenOnlineLane(BatchLane):
     """Asks one teacher's samples in batches, and then online."""
 
-    def __init__(
-        self,
-        client: TeacherClient,
-        *,
-        tasks: Tasks,
-        listener: Listener[LeasedChunk],
-        gate: Gate,
-        counters: Counters,
-        clock: Clock,
-        store: Store,
-        keep_going: bool,
-    ) -> None:
-        """See `BatchLane`. `client`: has another one, `online`."""
-        super().__init__(
+    @cached_property
+    def _online(self) -> OnlineLane[LeasedChunk]:
+        """Asks what the batches leave."""
+        client = self._client.online
+        assert client is not None, f"teacher {self._client.teacher.name} has no client to ask it online"
+        return OnlineLane(
             client,
-            tasks=tasks,
-            listener=listener,
-            gate=gate,
-            counters=counters,
-            clock=clock,
-            store=store,
-            keep_going=keep_going,
-        )
-        assert client.online is not None, f"teacher {client.teacher.name} has no client to ask it online"
-        self._online = OnlineLane(
-            client.online, tasks=tasks, listener=listener, gate=gate, counters=counters, clock=clock
+            tasks=self._worker_tasks,
+            listener=self._listener,
+            gate=self._gate,
+            counters=self._counters,
+            clock=self._clock,
         )
 
     @property
