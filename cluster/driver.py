@@ -131,7 +131,7 @@ class Driver:
             stack.enter_context(kept_card(self._store, self._card))
             planning = first_planning(self._store, self._planner, begun=begun)
             has_work = bool(planning.opened) or self._arrivals is not None
-            if self._no_money is not None and (has_work or self.summary().failed_by_kind.get("budget")):
+            if self._no_money is not None and (has_work or self.summary().unpaid):
                 raise BudgetSpent(self._no_money)
             if has_work:
                 if self._arrivals is not None:

@@ -99,7 +99,7 @@ async def run_in_process(
                 return SourcePlanner(store, recipe, limit=limit, preflight=preflight, has_money=no_money is None)
 
             planning = first_planning(store, planner, begun=begun)
-            if no_money is not None and (planning.opened or summarise(store).failed_by_kind.get("budget")):
+            if no_money is not None and (planning.opened or summarise(store).unpaid):
                 raise BudgetSpent(no_money)
             if planning.opened:
                 ready = await _with_simulators(recipe, stack)

@@ -1,7 +1,8 @@
-"""Why prompts are short of accepted answers, judged by the last sample of each that was not accepted."""
+"""Why prompts are short of accepted answers, and which of their samples there was no money for."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import pyarrow.parquet as pq
 
@@ -18,13 +19,22 @@ _Series = tuple[str, str | None]
 """A prompt's key and, under `route: each`, the teacher."""
 
 
-def why_short(
-    store: ReadableStore, shards: Sequence[tuple[ChunkId, ShardMeta]], *, accept: int, is_each: bool
-) -> dict[str, int]:
-    """By reason, the number of prompts with fewer than `accept` accepted answers; `is_each`: per prompt and teacher.
+class Shortfall(NamedTuple):
+    """The prompts with fewer accepted answers than wanted."""
 
-    A reason is a `reject_reason` or the kind of a Failure, including `budget` and `stopped`. Reads a few columns of
-    `shards`, in order; memory grows with the number of these prompts.
+    by_reason: dict[str, int]
+    """Prompts by the outcome of their last sample that was not accepted: a `reject_reason` or the kind of a Failure,
+    including `budget` and `stopped`."""
+    unpaid: int
+    """Their samples that there was no money for, and that no later generation asked again."""
+
+
+def shortfall_in(
+    store: ReadableStore, shards: Sequence[tuple[ChunkId, ShardMeta]], *, accept: int, is_each: bool
+) -> Shortfall:
+    """The prompts with fewer than `accept` accepted answers in these shards; `is_each`: per prompt and teacher.
+
+    Reads a few columns of `shards`, in order; memory grows with the number of these prompts.
 
     Raises:
         DatasetError: a file is missing or damaged.
@@ -32,10 +42,12 @@ def why_short(
     accepted: Counter[_Series] = Counter()
     last: dict[_Series, tuple[int, str]] = {}
     """By series, its highest sample that was not accepted, and why."""
+    unpaid: defaultdict[_Series, set[int]] = defaultdict(set)
     for chunk, meta in shards:
         touched = set()
         for prompt, teacher, sample, reason in _samples(store, chunk, meta):
             touched.add(series := (prompt, teacher if is_each else None))
+            (set.add if reason == "budget" else set.discard)(unpaid[series], sample)
             if reason is None or reason == NOT_SELECTED:
                 accepted[series] += 1
             elif series not in last or sample >= last[series][0]:  # a later shard asked it again
@@ -44,7 +56,8 @@ def why_short(
             if accepted[series] >= accept:
                 del accepted[series]
                 last.pop(series, None)
-    return dict(Counter(reason for _, reason in last.values()))
+                unpaid.pop(series, None)
+    return Shortfall(dict(Counter(reason for _, reason in last.values())), sum(map(len, unpaid.values())))
 
 
 def _samples(

@@ -22,7 +22,7 @@ from stillhouse.gen.journal.unsealed import unsealed_answers
 from stillhouse.gen.store.readable import ReadableStore
 from stillhouse.gen.teachers.distillation import ADVICE, is_alarming
 from stillhouse.gen.teachers.expense import NOTHING
-from stillhouse.gen.views.shortfall import why_short
+from stillhouse.gen.views.shortfall import Shortfall, shortfall_in
 from stillhouse.gen.views.summary_text import in_brackets, render
 from stillhouse.schemas.recipe_file import RecipeError
 
@@ -83,6 +83,8 @@ class Summary(BaseModel):
     """True if a `limit` kept source rows from being planned."""
     rejected_by_reason: dict[str, int] = {}
     failed_by_kind: dict[str, int] = {}
+    unpaid: int = 0
+    """Failures of the kind `budget` whose prompts still need them: the next run that has money asks them again."""
     finish_words: dict[str, int] = {}
     late: int = 0
     """Failures, also those asked again since, whose answers took longer than `timeout_s`."""
@@ -117,7 +119,7 @@ class Summary(BaseModel):
     @property
     def to_be_asked(self) -> int | None:
         """Samples that the next run asks by itself: the remaining ones, and those that the budget could not cover."""
-        return None if self.remaining is None else self.remaining + self.failed_by_kind.get("budget", 0)
+        return None if self.remaining is None else self.remaining + self.unpaid
 
     @property
     def batches_words(self) -> str:
@@ -197,11 +199,12 @@ def summary_of(
     accept = _accept(generations)
     counts = ShardCounts()
     lacking: list[tuple[ChunkId, ShardMeta]] = []
-    """Shards with prompts that were short when they were sealed."""
+    """Shards with prompts that were short when they were sealed, and all that asked such prompts again."""
     for chunk, meta in dataset.metas():
         visit(chunk, meta)
         counts += meta.counts
-        if any(count < accept for count in meta.counts.prompts_by_accepted):
+        asks_again = not isinstance(generations[chunk.generation].plan, SourcePlan)
+        if asks_again or any(count < accept for count in meta.counts.prompts_by_accepted):
             lacking.append((chunk, meta))
     short = sum(prompts for count, prompts in counts.prompts_by_accepted.items() if count < accept)
     failed = dict(Counter(counts.failed) - Counter(counts.retried))
@@ -211,8 +214,9 @@ def summary_of(
     not_needed = counts.not_needed - counts.retried.get(NOT_NEEDED, 0) + passed_over
     settled = counts.records + sum(counts.rejected.values()) + sum(failed.values()) + not_needed
     remaining = (rows - duplicates - bad) * dataset.bound.samples * teachers - settled if planned else None
-    # The next run that has money asks what there was none for.
-    done = remaining == 0 and all(each.is_sealed for each in generations) and not failed.get("budget")
+    shortfall = shortfall_in(dataset.store, lacking, accept=accept, is_each=teachers > 1) if short else Shortfall({}, 0)
+    unpaid = shortfall.unpaid if accept else failed.get("budget", 0)
+    done = remaining == 0 and all(each.is_sealed for each in generations) and not unpaid
     batches = count_batches(dataset.store)
     return Summary(
         state=state or ("done" if done else "unfinished"),
@@ -223,7 +227,7 @@ def summary_of(
         failed=sum(failed.values()),
         not_needed=not_needed,
         short=short,
-        short_by_reason=why_short(dataset.store, lacking, accept=accept, is_each=teachers > 1) if short else {},
+        short_by_reason=shortfall.by_reason,
         remaining=remaining,
         unsealed=0 if done else unsealed_answers(dataset.store, sealed={str(chunk) for chunk in dataset.shards}),
         budget=_budget(dataset),
@@ -231,6 +235,7 @@ def summary_of(
         collect_by=day_of(collect_by(dataset.store)) if batches.open else None,
         pilot=_is_pilot(sources),
         failed_by_kind=failed,
+        unpaid=unpaid,
         tool_calls=counts.tool_calls if dataset.bound.columns.calls == "beside" else 0,
         accept=dataset.bound.accept,
         at_most=dataset.bound.samples if dataset.bound.accept else 0,

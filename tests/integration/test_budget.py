@@ -101,6 +101,27 @@ async def test_accepted_answers_end_with_the_budget_too(tmp_path: Path) -> None:
     assert done.records == 12
 
 
+async def test_what_was_not_paid_for_is_not_missed_once_enough_is_accepted(tmp_path: Path) -> None:
+    """Samples beyond the earlier `at_most` bring what the prompts lacked: nothing is left to ask, and that is done."""
+    write_source(tmp_path, questions(6))
+    ask, checks = {"accept": 1, "at_most": 2}, [{"length": {"min": 1}}]
+    recipe = recipe_of(tmp_path, ask=ask, checks=checks, budget={"requests": 3})
+    async with teacher(recipe, distinct=50) as asked:
+        with pytest.raises(BudgetSpent):
+            await run_in_process(asked)
+        half = summarise(open_dataset(asked))
+        assert half.unpaid == half.failed_by_kind["budget"] > 0
+        assert half.to_be_asked == half.unpaid
+        grown = asked.model_copy(update={"ask": asked.ask.model_copy(update={"at_most": 4})})
+        with pytest.raises(BudgetSpent):
+            await run_in_process(grown)
+        done = await run_in_process(with_budget(grown, requests=2000))
+        assert done.failed_by_kind["budget"] == half.unpaid
+        assert (done.state, done.short, done.unpaid, done.to_be_asked) == ("done", 0, 0, 0)
+        again = await run_in_process(with_budget(grown, requests=3 + done.requests))
+    assert (again.state, again.requests) == ("done", 0)
+
+
 async def test_a_dataset_without_a_ledger_counts_what_it_holds(tmp_path: Path) -> None:
     """A budget that comes later counts earlier runs by their shards and journals; a damaged ledger is refused."""
     write_source(tmp_path, questions(25))

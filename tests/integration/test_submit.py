@@ -266,6 +266,7 @@ def test_36_a_gateway_is_passed_with_its_headers(head: RayHead, tmp_path: Path) 
         assert "RAY_JOB_HEADERS" in shut.stderr
         submit = ("submit", recipe, "--ship", "code", "--no-follow", "--json", *where)
         job = json.loads(stillhouse(*submit, env=opens, code=0).stdout)["job"]
+        wait_until((tmp_path / "out/_stillhouse/recipe.yaml").exists, what="it has a dataset", within_s=150)
         stillhouse("stop", job, *where, env=opens, code=0)
         assert "ended" in stillhouse("stop", tmp_path / "out", *where, env=opens, code=0).stderr
         assert "RAY_JOB_HEADERS" in stillhouse("status", tmp_path / "out", *where, env=head.env, code=2).stderr

@@ -301,7 +301,7 @@ class World:
                 if recipe.budget is not None:
                     no_money = why_no_money(recipe, recipe.budget, begin_budget(services.store))
                 crew = Crew(services, planner(no_money is None), tenure=Tenure())
-                if no_money is not None and (crew.has_work or summarise(services.store).failed_by_kind.get("budget")):
+                if no_money is not None and (crew.has_work or summarise(services.store).unpaid):
                     raise BudgetSpent(no_money)  # noqa: TRY301 - as the driver does
                 async with lock.followed_by(crew):
                     await crew.work()
