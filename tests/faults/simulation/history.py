@@ -197,16 +197,20 @@ class History:
 
     # --- requests
 
-    def sent(self, process: Process, sample: Sample, fate: str, *, teacher: str = "") -> Request:
-        """A worker sends a request.
+    def sent(
+        self, process: Process, sample: Sample, fate: str, *, teacher: str = "", left_at: float | None = None
+    ) -> Request:
+        """A worker sends a request, which left it at `left_at`, by default now.
 
         Raises:
             Broken: it must not.
         """
         request = Request(len(self.requests), sample, process, self._loop.time(), fate, teacher)
-        if (silent_s := request.sent_at - process.renewed_at) > FENCE_S + SLACK_S + 5.0:  # 5 s: a closed circuit
+        if left_at is None:
+            left_at = request.sent_at
+        if (silent_s := left_at - process.renewed_at) > FENCE_S + SLACK_S + 5.0:  # 5 s: a closed circuit
             raise Broken(f"{process.name} sends {silent_s:.1f} s after its last renewal")
-        if (lapsed_s := request.sent_at - process.tenure.good_until) > SLACK_S and not process.disturbed:
+        if (lapsed_s := left_at - process.tenure.good_until) > SLACK_S and not process.disturbed:
             raise Broken(f"{process.name} sends {lapsed_s:.1f} s after its run may have lost the dataset")
         if self.ships and not (process.disturbed or self.upheaval):
             self._judge_unshipped(request)

@@ -86,8 +86,8 @@ class Provider:
         """True for a call of the batch API."""
         return _CALL.fullmatch(request.url) is not None
 
-    def serve(self, request: HttpRequest) -> Reply:
-        """The reply to a call.
+    def serve(self, request: HttpRequest, *, left_at: float) -> Reply:
+        """The reply to a call that left a worker at this time.
 
         Raises:
             Lost: what was asked for may have been done.
@@ -103,7 +103,7 @@ class Provider:
                 self._files[name] = list(_lines(request.body))
                 return _said({"id": name})
             case "POST", "batches", None:
-                batch = self._create(teacher, orjson.loads(request.body))
+                batch = self._create(teacher, orjson.loads(request.body), left_at=left_at)
                 if self._comes():
                     raise Lost("reset")
                 return _said(self._document(batch))
@@ -139,7 +139,7 @@ class Provider:
     def _comes(self) -> bool:
         return self._rng.random() < self._troubles
 
-    def _create(self, teacher: str, payload: dict[str, object]) -> _Batch:
+    def _create(self, teacher: str, payload: dict[str, object], *, left_at: float) -> _Batch:
         process = check_alive()
         assert process is not None
         rng, now = self._rng, self._loop.time()
@@ -159,7 +159,7 @@ class Provider:
                         f"{process.name} asks {sample} again, and r{earlier.serial} is an answer at the provider"
                     )
             fate = "missing" if forgotten else rng.choices(list(FATES), list(FATES.values()))[0]
-            sent = self._history.sent(process, sample, fate, teacher=teacher)
+            sent = self._history.sent(process, sample, fate, teacher=teacher, left_at=left_at)
             self._history.attempts[sample] += 1
             self._billed(sent)
             rows.append((key, sent))

@@ -185,9 +185,10 @@ class Teacher:
         return reply
 
     async def _served_by_provider(self, request: HttpRequest) -> Reply:
+        left_at = self._loop.time()  # a process that is stopped now does not stop what is on its way
         await self._reach(request)
         try:
-            reply = self.provider.serve(request)
+            reply = self.provider.serve(request, left_at=left_at)
         except Broken as error:
             self._history.broken.append(error)
             raise
