@@ -3,8 +3,8 @@
 import json
 from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ SHIP_EVERY_S = 2.0
 SLACK_S = 0.5
 """For a segment's way to the store, and between the teacher's log and the harness's marks."""
 LATE_S = 6.0
-"""A request that a cut host's kernel kept arrives within so long after the link is back."""
+"""A request that a cut host's kernel held arrives within so long after the link is back."""
 STALL_S = 0.2
 """A teacher that sees nothing at all for this long did not run, and finds what came meanwhile all at once."""
 IDLE_S = 2.0
@@ -141,6 +141,24 @@ def most_in_second(asks: Sequence[Ask]) -> int:
     return max((bisect_left(times, at + 1.0) - n for n, at in enumerate(times)), default=0)
 
 
+def as_sent(asks: Iterable[Ask], story: Story, sent_at: Mapping[str, float]) -> list[Ask]:
+    """The requests; those that a cut host's kernel held until the link was back have the time when they were sent.
+
+    Nobody can call such a request back, so it says nothing about how fast the host asks once it is back.
+    """
+
+    def is_held(ask: Ask) -> bool:
+        sent = sent_at.get(ask.token, ask.at)
+        return any(
+            peer == ask.peer and sent < healed_at - SLACK_S and healed_at - SLACK_S < ask.at < healed_at + LATE_S
+            for peer, healed_at in story.heals
+        )
+
+    return sorted(
+        (replace(ask, at=sent_at[ask.token]) if is_held(ask) else ask for ask in asks), key=lambda ask: ask.at
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Figures:
     """A case in numbers; `faults` is empty where all promises held."""
@@ -152,6 +170,8 @@ class Figures:
     again: dict[str, int]
     share: float
     """Percent of the limit, without the first and the last five seconds."""
+    held: int
+    """Requests that a cut host's kernel held until its link was back, counted in the second in which they were sent."""
     most_in_second: int
     most_in_minute: int
     idle_s: float
@@ -167,7 +187,8 @@ class Figures:
         return (
             f"{self.case}: {verdict} | exit {self.codes} | {self.requests} requests, again {again} | "
             f"share {self.share:.1f} % | idle {self.idle_s:.0f} s | silent {self.silent_s:.0f} s | "
-            f"most {self.most_in_second} a second, {self.most_in_minute} a minute | {self.peers} | {self.control}"
+            f"most {self.most_in_second} a second ({self.held} held), {self.most_in_minute} a minute | "
+            f"{self.peers} | {self.control}"
         )
 
     def as_json(self) -> dict[str, Any]:
@@ -181,13 +202,15 @@ def judge(
     """Compare; `verify` is what the command said where it found something."""
     asks = read_log(log)
     again = asked_again(asks, story)
-    second, minute = most_in_second(asks), most_within(asks, 60.0)
+    rows = {kind: _rows(dataset / kind) for kind in ("data", "rejected", "failed")}
+    sent = as_sent(asks, story, {row["response_id"]: row["asked_at"].timestamp() for row in rows["data"]})
+    second, minute = most_in_second(sent), most_within(asks, 60.0)
     start, end = (asks[0].at, asks[-1].at) if asks else (0.0, 0.0)
     steady = sum(start + 5.0 <= ask.at <= end - 5.0 for ask in asks)
     share = 100 * steady / max(1e-9, end - start - 10.0) / (per_minute / 60)
     gaps = [b.at - a.at for a, b in pairwise(asks)]
     idle_s = sum(gap for gap in gaps if gap > IDLE_S)
-    faults = list(_stored_amiss(dataset, prompts=prompts, asks=asks))
+    faults = list(_stored_amiss(dataset, rows, prompts=prompts, asks=asks))
     if list(story.codes) != list(story.wanted):
         faults.append(f"exit codes {story.codes}, not {list(story.wanted)}")
     if verify is not None:
@@ -213,6 +236,7 @@ def judge(
         requests=len(asks),
         again=dict(again),
         share=round(share, 1),
+        held=sum(ask not in sent for ask in asks),
         most_in_second=second,
         most_in_minute=minute,
         idle_s=round(idle_s, 1),
@@ -223,9 +247,10 @@ def judge(
     )
 
 
-def _stored_amiss(dataset: Path, *, prompts: int, asks: Sequence[Ask]) -> Iterable[str]:
+def _stored_amiss(
+    dataset: Path, rows: Mapping[str, Sequence[Mapping[str, Any]]], *, prompts: int, asks: Sequence[Ask]
+) -> Iterable[str]:
     """What is wrong with the dataset: every prompt is there once, with an answer that was given to it."""
-    rows = {kind: _rows(dataset / kind) for kind in ("data", "rejected", "failed")}
     counted = {kind: len(found) for kind, found in rows.items() if found}
     if counted != {"data": prompts}:
         yield f"stored {counted}, not {prompts} records"
@@ -241,7 +266,8 @@ def _stored_amiss(dataset: Path, *, prompts: int, asks: Sequence[Ask]) -> Iterab
 
 
 def _rows(folder: Path) -> list[dict[str, Any]]:
+    columns = ["prompt_id", "response_id", *(["asked_at"] if folder.name == "data" else [])]
     found: list[dict[str, Any]] = []
     for path in sorted(folder.glob("*.parquet")):
-        found += pq.read_table(path, columns=["prompt_id", "response_id"]).to_pylist()
+        found += pq.read_table(path, columns=columns).to_pylist()
     return found

@@ -1,6 +1,6 @@
 """The judge of runs on two hosts: what counts as the fullest second."""
 
-from hosts.verdict import Ask, most_in_second, most_within
+from hosts.verdict import Ask, Story, as_sent, most_in_second, most_within
 
 EVENLY = [Ask("t", "k", "p", at / 40, at / 40 + 1.0) for at in range(200)]
 
@@ -20,3 +20,14 @@ def test_a_burst_is_a_full_second() -> None:
     """Twenty at once, while the teacher sees others before and after."""
     burst = sorted([*EVENLY, *(Ask("t", "k", "p", 3.01, 4.0) for _ in range(20))], key=lambda ask: ask.at)
     assert most_in_second(burst) == 60
+
+
+def test_what_a_cut_hosts_kernel_held_counts_when_it_was_sent() -> None:
+    """A burst once the link is back is one only if the host asked then."""
+    held = [Ask(f"t{n}", "k", "cut", 4.0, 4.5) for n in range(20)]
+    asks = sorted([*EVENLY, *held], key=lambda ask: ask.at)
+    story = Story(heals=[("cut", 3.9)])
+    sent = as_sent(asks, story, {ask.token: -5.0 - n for n, ask in enumerate(held)})
+    assert most_in_second(sent) == 40
+    assert as_sent(asks, story, {ask.token: 3.95 for ask in held}) == asks
+    assert as_sent(asks, Story(heals=[("p", 3.9)]), {ask.token: -5.0 for ask in held}) == asks
