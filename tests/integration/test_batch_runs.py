@@ -20,10 +20,11 @@ from stillhouse.gen.errors import AtProvider, BudgetSpent, StillhouseError, Usag
 from stillhouse.gen.simulator.server import Server
 from stillhouse.gen.teachers.http import HttpTransport
 from stillhouse.gen.views.summary import Summary, summarise
-from stillhouse.gen.worker import worker
+from stillhouse.gen.worker import feeder
 from stillhouse.gen.worker.batch_cancelling import cancel_batches
 from stillhouse.gen.worker.lanes import batch as lane
 from stillhouse.gen.worker.leased_chunk import LeasedChunk
+from stillhouse.gen.worker.worker import Worker
 from stillhouse.schemas.budget import Budget
 from stillhouse.schemas.recipe import Recipe
 
@@ -203,7 +204,7 @@ def test_a_chunk_whose_samples_are_all_with_batches_is_held_by_nobody(tmp_path: 
 
     async def test(server: Server) -> None:
         recipe = batched(tmp_path, server, dataset={"prompts_per_shard": 3}, teacher={"batch": {"max_open": 30}})
-        crew: list[worker.Worker] = []
+        crew: list[Worker] = []
         run = asyncio.create_task(run_in_process(recipe, crew=crew.extend))
         store = open_dataset(recipe)
         while len((await asyncio.to_thread(stored_batches, store)).parked) < 20:
@@ -443,7 +444,7 @@ def test_a_sealed_chunk_is_not_kept_in_memory(tmp_path: Path, monkeypatch: pytes
 @pytest.mark.usefixtures("parks")
 def test_one_large_chunk_at_a_time_still_comes_to_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One waits until a batch may be opened, others are collected, asked again: the memory limit stops neither."""
-    monkeypatch.setattr(worker, "BATCHED_BYTES", 1)
+    monkeypatch.setattr(feeder, "BATCHED_BYTES", 1)
     write_source(tmp_path, questions(24))
 
     async def test(server: Server) -> None:
