@@ -13,7 +13,7 @@ from stillhouse.gen.checks.base import Answer, CannotSay, CheckResult
 from stillhouse.gen.checks.final_answer import final_answer
 from stillhouse.gen.checks.math import MAX_CHARS, Math, MathVerify, stated
 from stillhouse.gen.checks.plain_number import plain_number
-from stillhouse.schemas.checks import MathCheck
+from stillhouse.schemas.math_check import MathCheck
 
 GSM8K = Path(__file__).parents[3] / "shared" / "data" / "gsm8k-train.jsonl"
 
