@@ -30,12 +30,12 @@ def test_each_api_of_a_recipe_is_a_registered_protocol() -> None:
 
 
 def test_each_profile_of_a_recipe_is_registered() -> None:
-    """Beside `auto`, which stands for the one of the host."""
+    """Apart from `auto`, which stands for the host's profile."""
     assert {"auto", *PROFILES} == set(get_args(ProfileName))
 
 
 def test_no_host_belongs_to_two_profiles() -> None:
-    """Else the order in a table would decide how it is asked."""
+    """Otherwise the order in a table would decide how it is asked."""
     hosts = [host for profile in PROFILES.values() for host in profile.hosts]
     assert len(hosts) == len(set(hosts))
 
