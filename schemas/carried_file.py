@@ -1,4 +1,4 @@
-"""A file that a recipe names travels inside the recipe, so that whoever has the recipe has the file."""
+"""A file that a recipe names travels inside the recipe, so anyone who has the recipe has the file."""
 
 import hashlib
 from pathlib import Path

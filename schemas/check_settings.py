@@ -8,6 +8,7 @@ from pydantic import Field, JsonValue
 
 from stillhouse.schemas.base import Strict
 
+ColumnName = Annotated[str, Field(min_length=1)]
 CheckName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,63}$")]
 
 

@@ -38,7 +38,7 @@ Label: TypeAlias = tuple[int, list[int], list[float]]  # the place that predicts
 
 
 def read(dataset: Path, *, most: int) -> list[Row]:
-    """Prompts and log-probabilities of the first so many records that have them, with the tokens' bytes."""
+    """Prompts and log-probabilities of the first `most` records that have them, with the tokens' bytes."""
     if not any(dataset.glob("data/*.parquet")):
         sys.exit(f"expected shards in {dataset}/data, found none; the head of {sys.argv[0]} says how to make them")
     rows = datasets.load_dataset("parquet", data_files=f"{dataset}/data/*.parquet", split="train", streaming=True)

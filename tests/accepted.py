@@ -61,7 +61,7 @@ def main() -> int:
 
 
 def show(folder: Path, *, prompts: int, kills: int = 0, seed: int = 0) -> list[str]:
-    """Run it; its figures. AssertionError if a count is another than the policy's."""
+    """Run the recipe and return its figures. Raises AssertionError if a count differs from the policy's."""
     known = write_problems(folder / "prompts.jsonl", most=prompts)
     settings = SimulatorSettings(
         answers=str(folder / "prompts.jsonl"),
@@ -97,7 +97,7 @@ def show(folder: Path, *, prompts: int, kills: int = 0, seed: int = 0) -> list[s
 
 
 def _run_killed(recipe: Path, folder: Path, killed: Counter[str], *, kills: int, rng: random.Random) -> None:
-    """Until it is done, or its budget is used up."""
+    """Run under kills until the dataset is done, or its budget is used up."""
 
     def is_over(end: dict[str, Any]) -> bool:
         use = end["budget"]["requests"]
@@ -146,7 +146,7 @@ def _recipe(folder: Path, url: str, requests: int) -> Path:
 
 
 def _by_chance(asked: Sequence[int], *, short: int) -> Iterator[str]:
-    """How many prompts take n requests, against the binomial distribution."""
+    """Compare how many prompts took n requests with the binomial distribution."""
     found = Counter(asked)
     right, wrong = ACCURACY, 1 - ACCURACY
     shares = {
@@ -165,7 +165,7 @@ def _by_chance(asked: Sequence[int], *, short: int) -> Iterator[str]:
 
 
 def _compared(folder: Path, known: Mapping[str, str], wanted: Mapping[str, Asked]) -> Iterator[str]:
-    """The dataset holds what the policy asks and keeps, sample by sample."""
+    """Check, sample by sample, that the dataset holds what the policy asks and keeps."""
     found: defaultdict[str, dict[int, bool]] = defaultdict(dict)
     for kind in ("data", "rejected"):
         table = ds.dataset(folder / "out" / kind).to_table(["prompt", "completion", "sample", "record_id"])

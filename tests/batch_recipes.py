@@ -64,14 +64,14 @@ def run(
 
 
 def once_each(lines: list[dict[str, Any]], count: int) -> None:
-    """Each of so many prompts was answered in one request."""
+    """Check that each of `count` prompts was answered in exactly one request."""
     asked = Counter(line["prompt"] for line in lines)
     assert len(asked) == count
     assert set(asked.values()) == {1}
 
 
 async def crashed(recipe: Recipe, *, after_s: float) -> Summary | None:
-    """A run that is killed after so long; its Summary if it was done before."""
+    """A run that is killed after a time; its Summary if it was done by then."""
     run = asyncio.create_task(run_in_process(recipe))
     done, _ = await asyncio.wait([run], timeout=after_s)
     run.cancel()

@@ -20,7 +20,7 @@ _CALLS = (
 
 
 def call_of(request: HttpRequest) -> str:
-    """The step of a batch's life that a request is of."""
+    """The step of a batch's life that a request belongs to."""
     line = f"{request.method} {request.url}"
     return next((name for name, pattern in _CALLS if re.fullmatch(pattern, line)), "other")
 
@@ -45,7 +45,7 @@ class Wire:
         """Called with each call's name when the first bytes of a reply too large to be held come."""
 
     def transport(self) -> "Wired":
-        """A run's own."""
+        """A transport of its own for each run."""
         return Wired(self)
 
 
@@ -102,7 +102,7 @@ class Wired:
 
 
 class WatchedStore(LocalStore):
-    """A folder that stands for a bucket, and reports each object before and after it is written."""
+    """A folder that plays the part of a bucket, and reports each object before and after it is written."""
 
     is_local = False
 

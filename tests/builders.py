@@ -52,7 +52,7 @@ def recipe_of(root: Path, **changes: Any) -> Recipe:
 
 
 def questions(count: int, *, start: int = 0) -> list[dict[str, Any]]:
-    """So many different rows."""
+    """This many different rows."""
     return [{"id": f"q{n}", "question": f"what is {n} + 1?"} for n in range(start, start + count)]
 
 
@@ -65,7 +65,7 @@ def write_source(root: Path, rows: Sequence[Any], *, name: str = "a.jsonl") -> P
 
 
 def index(recipe: Recipe, *, limit: int | None = None) -> tuple[SourcePlan, list[PartInfo]] | None:
-    """Plan and index the next generation; None where there is nothing new."""
+    """Plan and index the next generation; None if there is nothing new."""
     store = open_dataset(recipe)
     bind(store, recipe)
     generations = read_generations(store)
@@ -81,7 +81,7 @@ def index(recipe: Recipe, *, limit: int | None = None) -> tuple[SourcePlan, list
 
 
 def teachers_of(recipe: Recipe) -> Assigner:
-    """The recipe's teachers, which nobody serves."""
+    """The recipe's teachers; no server is behind them."""
     teachers = enumerate(recipe.teachers)
     return Assigner(
         [Interpreter(teacher, recipe.ask, place=place) for place, teacher in teachers],
@@ -103,12 +103,12 @@ def left_by_others(store: Store, held: OpenChunk) -> Iterator[Frame]:
 
 
 def waiting(held: OpenChunk) -> list[int]:
-    """The samples for which something is still to be asked, needed or not."""
+    """The samples that still have to be asked, whether or not they are needed."""
     return [ordinal for ordinal in range(len(held.state)) if not held.state.is_settled(ordinal)]
 
 
 def body_of(text: str | None = "an answer", *, finish: str = "stop", model: str = "simulator", **message: Any) -> bytes:
-    """A completion as the wire brings it."""
+    """A completion as it comes over the wire."""
     return json.dumps(
         {
             "id": "chatcmpl-1",
@@ -120,7 +120,7 @@ def body_of(text: str | None = "an answer", *, finish: str = "stop", model: str 
 
 
 def answer(held: OpenChunk, ordinal: int, body: bytes, *, status: int = 200, at: float = 1000.0) -> None:
-    """Ask a sample and have it answered so."""
+    """Ask a sample, and answer it with this text."""
     held.sent(ordinal, at=at)
     reply = Reply(status, {}, body)
     held.answered(held.received(ordinal, reply, at=at, latency_s=0.5, endpoint="127.0.0.1:9"))

@@ -18,7 +18,7 @@ GOOD = "good"
 
 @dataclass
 class DrawingServer(CaseServer):
-    """A share of its requests meet a recorded reply, any of them, whatever they ask."""
+    """A share of its requests get a recorded reply at random, whatever they ask."""
 
     names: list[str] = field(default_factory=list)
     share: float = 0.1
@@ -30,7 +30,7 @@ class DrawingServer(CaseServer):
     """By prompt, the good answer to it."""
 
     def __post_init__(self) -> None:
-        """Draws are the same for the same order of requests."""
+        """The same order of requests gives the same draws."""
         self._draw = random.Random(self.seed)
         self._deck: list[str] = []
 
@@ -58,7 +58,7 @@ class DrawingServer(CaseServer):
 
 
 def rows(dataset: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(what became of it, the row) of each sample."""
+    """(outcome, row) of each sample."""
     for folder in ("data", "rejected", "failed"):
         if (dataset / folder).exists():
             for row in ds.dataset(dataset / folder, format="parquet").to_table().to_pylist():
@@ -66,7 +66,7 @@ def rows(dataset: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def table(dataset: Path, server: DrawingServer) -> str:
-    """A line for each reply: how often it was drawn, and what became of the samples that met it last."""
+    """A line for each reply: how often it was drawn, and the outcomes of the samples whose last reply it was."""
     became: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for fate, row in rows(dataset):
         became[server.met[row["prompt"][-1]["content"]][-1]][fate] += 1
@@ -79,7 +79,7 @@ def table(dataset: Path, server: DrawingServer) -> str:
 
 
 def words(dataset: Path) -> str:
-    """The Failures' messages, numbers aside, with how many there are of each."""
+    """The Failures' messages without their numbers, and how often each occurred."""
     said = Counter((row["kind"], _alike(row["message"])) for _, row in rows(dataset) if "kind" in row)
     lines = [f"{count:>4} {kind}: {message}" for (kind, message), count in sorted(said.items())]
     return "\n".join(textwrap.fill(line, 150, subsequent_indent="       ") for line in lines)
@@ -90,7 +90,7 @@ def _alike(message: str) -> str:
 
 
 def broken(dataset: Path, server: DrawingServer, summary: Mapping[str, Any]) -> list[str]:
-    """What does not hold: counts that add up, requests that were sent, answers that were paid for once."""
+    """The promises that were broken: counts add up, requests were sent, and answers were paid for once."""
     found = []
     settled = [(fate, row) for fate, row in rows(dataset)]
     counts = Counter("data" if fate == "record" else "failed" if "kind" in row else "rejected" for fate, row in settled)

@@ -58,7 +58,7 @@ class Script:
 
 
 def good(number: int) -> bytes:
-    """An answer that is like no other."""
+    """An answer that is unlike any other."""
     choice = {"index": 0, "message": {"role": "assistant", "content": f"Answer {number}."}, "finish_reason": "stop"}
     usage = {"prompt_tokens": 20, "completion_tokens": 5}
     return json.dumps({"id": f"r-{number}", "model": "made-up-8b", "choices": [choice], "usage": usage}).encode()
@@ -82,12 +82,12 @@ class CaseServer:
     latency_s: float = 0.0
     """Of good answers."""
     limit: int | None = None
-    """After so many good answers `then` is all there is."""
+    """After this many good answers, every reply is `then`."""
     then: str = ""
     per_minute: int | None = None
     """More good answers than these in a minute meet `then`."""
     hurry: float = 1.0
-    """Waits and times of recorded replies, and minutes, pass so many times faster."""
+    """Waits and times of recorded replies, and minutes, pass this many times faster."""
     status_for_all: str | None = None
     """The status of replies by address, in place of their own."""
     only_streams: bool = False
@@ -154,7 +154,7 @@ class CaseServer:
         return self.per_minute is not None and recent >= self.per_minute
 
     def _name(self, path: str, prompt: str) -> str | None:
-        """The reply that this request meets; None: a good answer."""
+        """The reply that this request gets; None for a good answer."""
         if found := _FOR_ALL.match(path):
             return found[1]
         if named := _NAMED.search(prompt):

@@ -45,7 +45,7 @@ class Behaviour:
     storm_s: tuple[float, float] = (math.inf, math.inf)
     """When everything is refused."""
     window: tuple[int, float] = (0, math.inf)
-    """(answers, seconds) of a fixed window; what exceeds it is told to wait for the next one."""
+    """(answers, seconds) of a fixed window; requests beyond it have to wait for the next one."""
     odd_since: float = math.inf
     """When a worker begins to ask the one prompt that is always refused."""
     odd_wait_s: float = 0.0
@@ -53,12 +53,12 @@ class Behaviour:
     odd_refusal_s: float = REFUSAL_S
     """How long each of them takes."""
     on_the_way_s: float = 0.0
-    """A request takes up to so long to arrive: one that was sent later may come first."""
+    """A request takes up to this long to arrive: one that was sent later may come first."""
 
 
 @dataclass(slots=True)
 class Heard:
-    """What went over the wire."""
+    """Everything that went over the wire."""
 
     served: list[tuple[float, int]] = field(default_factory=list)
     """(second, tokens of output)"""
@@ -71,12 +71,12 @@ class Heard:
     """What the ledger lets at the end."""
 
     def per_s(self, since: float, until: float, *, tokens: bool = False) -> float:
-        """Answers, or their tokens, a second in this time."""
+        """Answers per second, or their tokens, in this time."""
         return sum(n if tokens else 1 for at, n in self.served if since <= at < until) / (until - since)
 
     @property
     def refused_share(self) -> float:
-        """429s of all requests."""
+        """The share of requests that got a 429."""
         return len(self.refused) / (len(self.refused) + len(self.served))
 
 
@@ -103,7 +103,7 @@ class _Teacher:
         self._turns = asyncio.Semaphore(behaviour.parallel or 10**9)
 
     async def ask(self, prompt: Hashable) -> tuple[int, float]:
-        """(tokens of the answer, 0 where it is refused; what the refusal says to wait)"""
+        """(tokens of the answer, or 0 if it is refused; the wait that the refusal states)"""
         if self._is.on_the_way_s:
             await asyncio.sleep(self._rng.uniform(0.0, self._is.on_the_way_s))
         now, tokens = self._clock.monotonic(), self._rng.randint(*self._is.tokens)
@@ -133,7 +133,7 @@ class _Teacher:
         return tokens, 0.0
 
     def _window_left_s(self, now: float) -> float:
-        """Seconds until the next window, if this one is used up; else 0.0, and one more of it is used."""
+        """Seconds until the next window if this one is used up; otherwise 0.0, after using one more of it."""
         most, window_s = self._is.window
         if not most:
             return 0.0
@@ -144,7 +144,7 @@ class _Teacher:
 
 
 class _Worker:
-    """The worker's loops over its account, with no end of prompts."""
+    """The worker's loops over its account, with prompts that never run out."""
 
     def __init__(self, name: str, *, ledger: Ledger, teacher: _Teacher, clock: _Clock) -> None:
         self._name = name
@@ -177,7 +177,7 @@ class _Worker:
             await self._ask(next(self._numbers))
 
     async def _ask(self, prompt: Hashable) -> float | None:
-        """Seconds until the prompt may be asked again, None if that is never."""
+        """Seconds until the prompt may be asked again; None for never."""
         cost = self._estimator.estimate(PROMPT_CHARS, beside=self._account.in_flight)
         grant = await self._account.reserve(cost)
         sent_at = self._clock.monotonic()
@@ -201,7 +201,7 @@ class _Worker:
 
 
 def play(behaviour: Behaviour, *, told: Limits | None = None, workers: int = 4, seconds: float, seed: int = 0) -> Heard:
-    """The outcome of so many workers at this teacher, whose account declares the limits in `told`."""
+    """The outcome of this many workers at this teacher, whose account declares the limits in `told`."""
     heard, loop = Heard(), VirtualLoop(None, admit=lambda handle: True)
     clock = _Clock(loop)
     ledger = Ledger(told or Limits(), now=0.0)

@@ -1,4 +1,4 @@
-"""What stands between a user and a dashboard: passes requests on, or does as a test says."""
+"""A proxy between a user and a dashboard: passes requests on, or does what a test asks for."""
 
 import http.client
 import threading
@@ -20,7 +20,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What it gets."""
+    """The reply that it gets."""
 
     status: int
     body: bytes = b""

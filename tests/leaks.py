@@ -35,7 +35,7 @@ _ADDS = "assert add(1, 2) == 3"
 
 
 class Outside:
-    """What surrounds the sandbox: a home with a key, three servers, and the process that judges."""
+    """Everything around the sandbox: a home with a key, three servers, and the process that judges."""
 
     def __init__(self, root: Path) -> None:
         self.secret = f"sk-{secrets.token_hex(8)}"

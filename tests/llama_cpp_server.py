@@ -18,7 +18,7 @@ TEMPLATE = "{% for message in messages %}{{ message.role }}: {{ message.content 
 
 
 def make_model(path: Path) -> None:
-    """A Llama of one layer with random weights, the same each time."""
+    """Make a one-layer Llama with random weights, the same each time."""
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_context_length(2048)
     writer.add_embedding_length(WIDTH)

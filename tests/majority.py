@@ -43,7 +43,7 @@ def main() -> int:
 
 
 def _recipe(folder: Path, args: argparse.Namespace) -> Recipe:
-    """The known answers go to the simulator, and beside the records: no check sees them."""
+    """The known answers go to the simulator and are kept with the records; no check sees them."""
     source = folder / "prompts.jsonl"
     write_problems(source, most=args.prompts)
     simulated = {"answers": str(source), "accuracy": args.accuracy}
@@ -60,7 +60,7 @@ def _recipe(folder: Path, args: argparse.Namespace) -> Recipe:
 
 
 def _measured(recipe: Recipe) -> str:
-    """Whether answers, and the prompts' selected ones, are right; the simulator ends each with its number."""
+    """Compare answers, and the prompts' selected ones, with what is right; the simulator ends each with its number."""
     right = answered = 0
     selected: dict[str, tuple[float, bool]] = {}
     for kind in ("data", "rejected"):

@@ -1,4 +1,4 @@
-"""Ports for servers that take theirs as a number: nobody else is given one as long as it is reserved.
+"""Ports for servers that take a port number: a reserved port is given to nobody else.
 
 A port that is picked by binding to 0 and then closed may be taken before the server opens it, by an outgoing
 connection or by a test in another process. So ours lie outside the range of outgoing connections and above the ports
@@ -22,7 +22,7 @@ MIN_CANDIDATES = 1000
 
 @contextmanager
 def reserved_ports(count: int) -> Iterator[list[int]]:
-    """Ports that nobody listens on; they stay ours until the block ends or this process dies."""
+    """Ports that nobody listens on; they stay reserved until the block ends or this process dies."""
     outgoing = _outgoing()
     candidates = [port for port in CANDIDATES if port not in outgoing]
     if len(candidates) < MIN_CANDIDATES:
@@ -52,7 +52,7 @@ def _outgoing() -> range:
 
 
 def _locked(file: BinaryIO) -> bool:
-    """Whether the lock was free and is ours now; closing the file gives it back."""
+    """True if the lock was free and is now ours; closing the file releases it."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -61,7 +61,7 @@ def _locked(file: BinaryIO) -> bool:
 
 
 def _free(port: int) -> bool:
-    """Whether nobody listens there, on any address."""
+    """True if nobody listens there, on any address."""
     try:
         socket.create_server(("", port)).close()
     except OSError:

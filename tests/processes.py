@@ -1,4 +1,4 @@
-"""Which processes are whose, as /proc tells it."""
+"""Which processes belong to which, according to /proc."""
 
 import os
 import signal
@@ -26,7 +26,7 @@ def below(root: int) -> dict[int, bytes]:
 
 
 def runs(pid: int) -> bool:
-    """Whether there is such a process; one that has ended and that nobody has waited for yet is none."""
+    """True if the process exists; one that has ended but was not waited for does not count."""
     try:
         return (Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:

@@ -32,7 +32,7 @@ class RayHead:
     folder: Path
     """Where it keeps its sessions."""
     metrics: str
-    """host:port of what Prometheus scrapes, every second anew."""
+    """host:port of the metrics for Prometheus, refreshed every second."""
     env: dict[str, str]
     """What a user of it has in the environment."""
 
@@ -52,14 +52,14 @@ class RayHead:
 
 
 class NotUp(AssertionError):
-    """The head did not come up, or something else answers at its ports."""
+    """The head did not start, or something else answers at its ports."""
 
 
 @contextmanager
 def ray_head(*, cpus: int = CPUS, token: str | None = TOKEN, python: Path = Path(sys.executable)) -> Iterator[RayHead]:
     """Start one in a short folder of its own (sockets' paths are), and kill all of it at the end.
 
-    Its dashboard takes jobs from whoever has the token, or from anybody where there is none. One that does not come up
+    Its dashboard takes jobs from anyone with the token, or from everyone if there is none. One that does not come up
     is started a second time, on other ports.
     """
     with ExitStack() as stack:
@@ -138,12 +138,12 @@ def second_raylet(head: RayHead, *, cpus: int, late_s: int = 0) -> Iterator[None
 
 
 def answers(url: str) -> bool:
-    """Whether the address answers a GET."""
+    """True if the address answers a GET."""
     return _get(url) is not None
 
 
 def _get(url: str) -> str | None:
-    """What the address answers to a GET; None where it does not, or with an error."""
+    """The address's answer to a GET; None if there is none, or an error."""
     request = urllib.request.Request(url, headers={"Authorization": f"Bearer {TOKEN}"})
     try:
         with urllib.request.urlopen(request, timeout=5) as reply:

@@ -1,4 +1,4 @@
-"""Servers that nobody here wrote: llama.cpp's and LiteLLM's proxy, with every reply recorded on its way to us.
+"""Servers that are not ours: llama.cpp's and LiteLLM's proxy, with every reply recorded on its way to us.
 
 They live in an environment of their own, `.venv-servers`, which `scripts/setup --all` makes.
 """

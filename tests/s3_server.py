@@ -90,7 +90,7 @@ class Gate:
         return None
 
     def holds(self, path: str, *, if_none_match: str | None, if_match: str | None) -> bool:
-        """Whether a write to `path` may continue."""
+        """True if the conditions of a write to `path` hold."""
         file = self.data / path.lstrip("/")
         if if_none_match == "*" and "if-none-match" in self.honours and file.is_file():
             return False

@@ -1,4 +1,4 @@
-"""SeaweedFS for tests: a store that speaks S3's protocol and was written by nobody who wrote the others."""
+"""SeaweedFS for tests: an S3 store that shares no authors with the others."""
 
 import json
 import shutil

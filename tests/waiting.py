@@ -1,4 +1,4 @@
-"""Waits for what other processes and threads bring about."""
+"""Waits for events in other processes and threads."""
 
 import subprocess
 import time
@@ -10,7 +10,7 @@ POLL_S = 0.05
 def wait_until(
     holds: Callable[[], bool], *, what: str, within_s: float, process: "subprocess.Popen[str] | None" = None
 ) -> None:
-    """Poll until it holds; fails after `within_s`, or when the process that is to bring it about has ended."""
+    """Poll until it holds; fails after `within_s`, or when the process that should bring it about has ended."""
     deadline = time.monotonic() + within_s
     while not holds():
         assert process is None or process.poll() is None, f"the process ended with {process.returncode} before: {what}"

@@ -1,4 +1,4 @@
-"""Word problems with known answers: GSM8K's where its file is at hand, and else the quickstart's."""
+"""Word problems with known answers: GSM8K's if its file is available, otherwise the quickstart's."""
 
 import json
 from itertools import islice
@@ -10,7 +10,7 @@ OWN = ROOT / "cluster" / "quickstart" / "prompts.jsonl"
 
 
 def write_problems(path: Path, *, most: int) -> dict[str, str]:
-    """Write so many as {"prompt": ..., "answer": ...}, the answer a number; the answers by prompt.
+    """Write this many as {"prompt": ..., "answer": ...}, with numbers as answers; returns the answers by prompt.
 
     A prompt that is there already is left out.
     """

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from stillhouse.gen.checks.base import Answer, CannotSay, CheckResult, Row, equal, shown, text_in
 from stillhouse.gen.checks.final_answer import final_answer
-from stillhouse.schemas.checks import ChoiceCheck
+from stillhouse.schemas.choice_check import ChoiceCheck
 
 MAX_CHARS = 200_000
 """The longest answer that is read."""

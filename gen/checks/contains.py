@@ -1,7 +1,7 @@
 """`contains`: the answer contains a text. Score: how often."""
 
 from stillhouse.gen.checks.base import Answer, CheckResult, Row, shown, text_in
-from stillhouse.schemas.checks import ContainsCheck
+from stillhouse.schemas.contains_check import ContainsCheck
 
 
 class Contains:

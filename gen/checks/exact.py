@@ -3,7 +3,7 @@
 import unicodedata
 
 from stillhouse.gen.checks.base import Answer, CheckResult, Row, equal, text_in
-from stillhouse.schemas.checks import ExactCheck
+from stillhouse.schemas.exact_check import ExactCheck
 
 
 class Exact:

@@ -5,9 +5,9 @@ from typing import Any
 import orjson
 
 from stillhouse.gen.checks.base import MAX_DETAIL_CHARS, Answer, CheckResult, Row
-from stillhouse.schemas.checks import JsonSchemaCheck
 from stillhouse.schemas.code_fence import without_fence
 from stillhouse.schemas.json_schema import document_of, schema_validator
+from stillhouse.schemas.json_schema_check import JsonSchemaCheck
 
 
 class JsonSchema:

@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any
 
 from stillhouse.gen.checks.base import Answer, CheckResult, Row
-from stillhouse.schemas.checks import LanguageCheck
+from stillhouse.schemas.language_check import LanguageCheck
 
 MAX_CHARS = 20_000
 """How many characters of a text are examined: more change no verdict, and the model takes 80 ns per character."""

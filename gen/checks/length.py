@@ -1,7 +1,7 @@
 """`length`: the answer is neither too short nor too long. Score: the length, in the check's unit."""
 
 from stillhouse.gen.checks.base import Answer, CannotSay, CheckResult, Row
-from stillhouse.schemas.checks import LengthCheck
+from stillhouse.schemas.length_check import LengthCheck
 
 
 class Length:

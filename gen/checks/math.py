@@ -17,7 +17,7 @@ from stillhouse.gen.checks.final_answer import FinalAnswer, final_answer, unwrap
 from stillhouse.gen.checks.latex import as_latex, squeezed
 from stillhouse.gen.checks.plain_number import PlainNumber, plain_number
 from stillhouse.gen.checks.units import units_in
-from stillhouse.schemas.checks import MathCheck
+from stillhouse.schemas.math_check import MathCheck
 
 MAX_CHARS = 200_000
 """The longest answer that is read: the longest solutions of today's teachers are half as long."""

@@ -1,7 +1,7 @@
 """`reasoning`: the answer came with its reasoning. Score: its number of characters."""
 
 from stillhouse.gen.checks.base import Answer, CheckResult, Row
-from stillhouse.schemas.checks import ReasoningCheck
+from stillhouse.schemas.reasoning_check import ReasoningCheck
 
 
 class Reasoning:

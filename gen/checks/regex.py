@@ -6,7 +6,7 @@ Uses RE2, whose time is linear in the text for every pattern; Python's own modul
 import re2
 
 from stillhouse.gen.checks.base import Answer, CheckResult, Row, shown
-from stillhouse.schemas.checks import RegexCheck
+from stillhouse.schemas.regex_check import RegexCheck
 
 
 class Regex:

@@ -1,32 +1,20 @@
-"""The kinds of checks, one line each. Their modules are imported where they run: some load libraries for a second."""
+"""Builds a recipe's checks. The fields of `stillhouse.schemas.checks.Check` list the kinds.
+
+The module that judges has the kind's name, and its class has the same name in capitals: the check `json_schema` is
+`json_schema.JsonSchema`. Modules are imported where they run, because some load libraries for a second.
+"""
 
 import importlib
 import importlib.util
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 from stillhouse.gen.checks.base import Check
 from stillhouse.gen.errors import UsageError
 from stillhouse.schemas.checks import AnyCheck
 from stillhouse.schemas.recipe import Recipe
 
-KINDS = {
-    "math": "math:Math",
-    "choice": "choice:Choice",
-    "exact": "exact:Exact",
-    "contains": "contains:Contains",
-    "regex": "regex:Regex",
-    "json_schema": "json_schema:JsonSchema",
-    "length": "length:Length",
-    "language": "language:Language",
-    "reasoning": "reasoning:Reasoning",
-    "repetition": "repetition:Repetition",
-    "schema": "schema:AskedSchema",
-    "python": "python:Python",
-    "function": "function:Function",
-    "judge": "judge:Judge",
-}
 _EXTRA = {"math": "math_verify", "language": "py3langid"}
 """Modules that only an install with the extra `checks` has."""
 
@@ -49,10 +37,14 @@ def built(checks: Sequence[AnyCheck]) -> tuple[NamedCheck, ...]:
     require(checks)
     made = []
     for settings in checks:
-        module, _, name = KINDS[settings.kind].partition(":")
-        factory = getattr(importlib.import_module(f"stillhouse.gen.checks.{module}"), name)
-        made.append(NamedCheck(settings.name, settings.kind, cast(Check, factory(settings.settings))))
+        check = cast(Check, class_of(settings.kind)(settings.settings))
+        made.append(NamedCheck(settings.name, settings.kind, check))
     return tuple(made)
+
+
+def class_of(kind: str) -> Any:
+    """The class that judges by a kind of check; its only argument is the check's settings."""
+    return getattr(importlib.import_module(f"stillhouse.gen.checks.{kind}"), kind.title().replace("_", ""))
 
 
 def require(checks: Sequence[AnyCheck]) -> None:

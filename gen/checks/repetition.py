@@ -7,7 +7,7 @@ scripts without spaces each character counts as one word, and so does each other
 import re
 
 from stillhouse.gen.checks.base import Answer, CheckResult, Row
-from stillhouse.schemas.checks import RepetitionCheck
+from stillhouse.schemas.repetition_check import RepetitionCheck
 
 RUN_WORDS = 10
 """Long enough that prose and solutions seldom repeat a run by chance, short enough for a loop of one sentence."""

@@ -4,14 +4,14 @@ does, else 0.
 
 from stillhouse.gen.checks.base import Answer, CheckResult, Row
 from stillhouse.gen.checks.json_schema import fits
-from stillhouse.schemas.asked_schema import AskedSchema as Settings
+from stillhouse.schemas.asked_schema import AskedSchema
 from stillhouse.schemas.json_schema import schema_validator
 
 
-class AskedSchema:
+class Schema:
     """Judges like the check `json_schema`, each answer by its own schema."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: AskedSchema) -> None:
         self._validators = {key: schema_validator(document) for key, document in settings.by_key.items()}
 
     def judge(self, answer: Answer, row: Row) -> CheckResult:

@@ -96,7 +96,7 @@ class BudgetDocument(BaseModel):
     chunks: dict[ChunkName, Expense] = {}
     """Chunks that are not sealed, with their part of `spent`."""
     reserved: dict[ChunkName, Expense] = {}
-    """What their open batches may cost, whoever has the chunk: it is no part of `spent`."""
+    """What their open batches may cost, whichever worker has the chunk; not part of `spent`."""
     workers: dict[str, Holding] = {}
 
     def pending(self, limits: Expense) -> bool:

@@ -1,8 +1,8 @@
 """Plans additional samples for prompts planned earlier, as a generation `more`.
 
-Like a retry generation, it follows from its plan and the generations before it, which never change: whoever finds the
-plan with only part of its index writes the same rest as the first run would have. Memory holds one part of each index
-at a time, and what retry generations asked.
+Like a retry generation, it follows from its plan and the generations before it, which never change: a run that finds
+the plan with only part of its index writes the same rest as the first run would have. Memory holds one part of each
+index at a time, and what retry generations asked.
 """
 
 from collections import defaultdict

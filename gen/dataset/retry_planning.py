@@ -1,7 +1,7 @@
 """Plans a dataset's Failures to be asked again, as a separate generation.
 
-What such a generation asks follows from its plan and the shards before it, which never change: whoever finds the plan
-without its index, or with part of it, writes the same rest as the first run would have. Memory grows only with the
+What such a generation asks follows from its plan and the shards before it, which never change: a run that finds the
+plan without its index, or with part of it, writes the same rest as the first run would have. Memory grows only with the
 Failures.
 """
 

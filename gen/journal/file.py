@@ -1,9 +1,9 @@
 """The Journal: what was sent and what came back, written to disk before anything parses it.
 
-A chunk's journal is one file, written by one live process, which holds a lock on it: whoever can lock it knows that the
-writer is dead. Frames are appended in one write each and checked by length and CRC, so that a torn tail or a flipped
-bit costs only the frames that it hit. A later owner first copies what it finds into its own journal; so the newest file
-always has everything known about a chunk, and sealing reads only that.
+A chunk's journal is one file, written by one live process, which holds a lock on it: a process that can lock it knows
+that the writer is dead. Frames are appended in one write each and checked by length and CRC, so that a torn tail or a
+flipped bit costs only the frames that it hit. A later owner first copies what it finds into its own journal; so the
+newest file always has everything known about a chunk, and sealing reads only that.
 """
 
 import fcntl

@@ -23,7 +23,7 @@ EPISODE_S = 5.0
 """One complaint that we grow too fast reaches many requests at once; within this time it counts once."""
 
 RAMP_S = 900.0
-"""After the teacher said that we grow too fast, the ceiling grows by half in each such time (OpenAI's `slow_down`)."""
+"""After the teacher said that we grow too fast (OpenAI's `slow_down`), the ceiling grows by half in each such time."""
 
 
 def granted_per_s(name: Resource, per_s: float, *, workers: int) -> float:

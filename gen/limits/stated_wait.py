@@ -31,7 +31,7 @@ Whose: TypeAlias = Literal["unclear", "own", "account"]
 
 
 class Asked(NamedTuple):
-    """What a request says about whose wait it is."""
+    """A request, as evidence of whose wait it is."""
 
     prompt: Hashable
     server: Hashable
@@ -63,7 +63,7 @@ class Trial(NamedTuple):
 
     @staticmethod
     def after(refused_at: float, *, refusal_s: float) -> "Trial":
-        """The trial of a wait that was stated then, by a refusal that took so long."""
+        """The trial of a wait that was stated at this time, by a refusal that took this long."""
         return Trial(refused_at + TRIAL_AFTER_S, max(TRIAL_S, REFUSALS_TIME * refusal_s))
 
 

@@ -32,7 +32,7 @@ class Exchange(Protocol):
 
 
 class Site(Protocol):
-    """Who answers."""
+    """The server that answers requests."""
 
     connections: "set[Connection]"
 

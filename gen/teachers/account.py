@@ -172,7 +172,7 @@ class Account:
     def report(self, *, backlog: int | None, is_last: bool = False) -> Report:
         """Activity since the last report; `backlog`: requests besides those waiting here, None if none may be sent now.
 
-        `is_last`: no more are to be had for now. Once none waits, the lease is given up with the report, because what
+        `is_last`: there are no more for now. Once none waits, the lease is given up with the report, because what
         is left of it is of use only to others.
         A wait ordered by the teacher is repeated until it ends, because a report may get lost.
         """
@@ -206,7 +206,7 @@ class Account:
     def accept(self, lease: Lease) -> None:
         """Apply the lease granted for the last report.
 
-        It lifts a pause only if that report told that the wait is one prompt's own.
+        It lifts a pause only if that report said that the wait is one prompt's own.
         """
         now = self._clock.monotonic()
         here = self._wait.silent_s(now) if self._reported == self._wait else self._wait.left_s(now)

@@ -1,4 +1,4 @@
-"""What became of an attempt: a Completion, or one of these. Values, not exceptions: a bad answer is data, not a crash.
+"""The outcome of an attempt: a Completion, or one of these. Values, not exceptions: a bad answer is data, not a crash.
 
     Rate        too fast: wait as ordered, the sample's count untouched
     Ramp        growing too fast: wait, then grow slowly

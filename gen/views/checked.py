@@ -71,7 +71,7 @@ class Example(_Frozen):
 
 
 class CheckCounts(_Frozen):
-    """What one check said."""
+    """One check's verdicts, counted."""
 
     name: str
     kind: str

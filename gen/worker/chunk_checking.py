@@ -1,7 +1,7 @@
 """The checker of a recipe whose last check judges whole chunks: it waits until all samples of a chunk are answered.
 
 The function sees every answer that the other checks accept, including those judged before a crash. So it sees the same
-table whoever recovers the chunk, and a verdict in a journal stays valid.
+table whichever worker recovers the chunk, and a verdict in a journal stays valid.
 """
 
 import asyncio

@@ -120,7 +120,7 @@ class OpenChunk:
         return self.samples.prompt(ordinal)
 
     def refused_by(self, ordinal: int) -> Sequence[str]:
-        """Endpoints that refused the request itself, whoever sent it."""
+        """Endpoints that refused the request itself, whichever worker sent it."""
         return self.state.tries(ordinal).refused_by
 
     def is_wanted(self, ordinal: int) -> bool:

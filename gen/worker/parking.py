@@ -5,16 +5,17 @@ The queue decides which of the parked chunks a worker looks at, and when.
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Sequence
 
-from stillhouse.gen.coordination.counters import Counters
 from stillhouse.gen.coordination.messages import Queue, Unreachable
 from stillhouse.gen.coordination.parking import Look
-from stillhouse.gen.dataset.budget import Opened
 from stillhouse.gen.dataset.layout import ChunkId
 from stillhouse.gen.dataset.parked_chunks import OpenBatch, Parked
 from stillhouse.gen.worker.asker import Asker
+from stillhouse.gen.worker.gauges import Gauges
+from stillhouse.gen.worker.lease_requests import LeaseRequests
 from stillhouse.gen.worker.leased_chunk import Hands, LeasedChunk
+from stillhouse.gen.worker.leased_chunks import LeasedChunks
 from stillhouse.gen.worker.purse import Purse
 from stillhouse.gen.worker.tasks import Tasks
 
@@ -31,10 +32,9 @@ class Parking:
         hands: Hands,
         asker: Asker,
         purse: Purse,
-        held: dict[ChunkId, LeasedChunk],
-        opened: Callable[[LeasedChunk], Opened | None],
-        counted: Callable[[], Counters],
-        lease_soon: Callable[[], None],
+        chunks: LeasedChunks,
+        gauges: Gauges,
+        leases: LeaseRequests,
     ) -> None:
         """Args:
         name: the worker's.
@@ -43,10 +43,9 @@ class Parking:
         hands: ships a chunk's journal.
         asker: knows the batches.
         purse: holds the money of their requests.
-        held: the worker's chunks, as of any moment; a chunk is removed once it is parked.
-        opened: what a chunk costs, see `Worker`.
-        counted: the worker's counters, up to date.
-        lease_soon: called when there may be a chunk to lease.
+        chunks: the worker's; a chunk is no longer held once it is parked.
+        gauges: the worker's.
+        leases: asked again when there may be a chunk to lease.
         """
         self._name = name
         self._tasks = tasks
@@ -54,36 +53,29 @@ class Parking:
         self._hands = hands
         self._asker = asker
         self._purse = purse
-        self._held = held
-        self._opened = opened
-        self._counted = counted
-        self._lease_soon = lease_soon
-        self._unreported: dict[ChunkId, Opened] = {}
+        self._chunks = chunks
+        self._gauges = gauges
+        self._leases = leases
         self._looks: set[asyncio.Task[None]] = set()
-
-    @property
-    def unreported(self) -> Collection[Opened]:
-        """Parked chunks that the queue does not know of yet."""
-        return self._unreported.values()
 
     async def park(self, held: LeasedChunk, batches: Sequence[OpenBatch]) -> None:
         """Give the chunk back, because everything open in it is in batches."""
-        chunk, opened = held.open.chunk.id, self._opened(held)
+        chunk, opened = held.open.chunk.id, self._gauges.opened(held)
         held.abandoned = True  # nothing is done for it from here on
         parked = await asyncio.to_thread(self._hands.park, held, batches)
-        if self._held.get(chunk) is held:  # otherwise the lease was lost meanwhile
-            del self._held[chunk]
+        if self._chunks.held.get(chunk) is held:  # otherwise the lease was lost meanwhile
+            del self._chunks.held[chunk]
             if opened is not None:
-                self._unreported[chunk] = opened
+                self._chunks.parked[chunk] = opened
             await self._report(chunk, parked)
-            self._unreported.pop(chunk, None)
+            self._chunks.parked.pop(chunk, None)
             self._purse.let_go(chunk)
         self._asker.drop(held)
-        self._lease_soon()
+        self._leases.skip_wait()
 
     async def _report(self, chunk: ChunkId, parked: Parked) -> None:
         while True:
-            counters = self._counted()
+            counters = self._gauges.read()
             try:
                 return await self._queue.park(self._name, chunk, parked, counters)
             except Unreachable:
@@ -107,7 +99,7 @@ class Parking:
         with contextlib.suppress(Unreachable):  # then it is looked at again
             await self._queue.looked(self._name, running=running, ended=ended)
         if ended:
-            self._lease_soon()
+            self._leases.skip_wait()
 
     def cancel(self) -> None:
         """Look no further."""

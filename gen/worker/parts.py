@@ -59,6 +59,12 @@ class Parts:
     checker: Checker | ChunkChecker | None
     voting: Voting | None
 
+    @property
+    def all_clients(self) -> list[TeacherClient]:
+        """All clients, including those of judges and those that ask online what batches left."""
+        online = [client.online for client in self.clients if client.online is not None]
+        return [*self.clients, *online, *(self.judges.clients if self.judges is not None else ())]
+
     @classmethod
     def of(
         cls,

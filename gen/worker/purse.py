@@ -135,7 +135,7 @@ class Purse:
             self._of(chunk).ended += worst.within(self._limits)
 
     def spend(self, spent: Expense) -> None:
-        """A result of a batch came, and cost so much."""
+        """A result of a batch came, and cost this much."""
         self.settle(NOTHING, spent)
 
     def let_go(self, chunk: ChunkId) -> None:

@@ -1,1 +1,1 @@
-"""Stillhouse beside bare scripts: what a request costs, how long a run takes, how much memory a worker needs."""
+"""Stillhouse compared with bare scripts: cost of a request, duration of a run, memory of a worker."""

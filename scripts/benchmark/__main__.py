@@ -18,7 +18,7 @@ from benchmark.trial import BenchError, Trial, run_trial, write_prompts
 
 
 def main() -> int:
-    """Exit code 1 where a contestant failed; bars are told, not enforced."""
+    """Exit code 1 if a contestant failed; bars are reported, not enforced."""
     settings = _settings()
     out: Path = settings.out
     out.mkdir(parents=True, exist_ok=True)
@@ -59,7 +59,7 @@ def _settings() -> argparse.Namespace:
     )
     parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help="by default cpu64, cpu1000, latency1; or: all")
     parser.add_argument("--repeat", type=int, default=3, help="times each is measured; the median counts (3)")
-    parser.add_argument("--prompts", type=int, help="at most so many prompts, to try it out")
+    parser.add_argument("--prompts", type=int, help="at most this many prompts, to try it out")
     parser.add_argument("--out", type=Path, default=Path("out/bench"), help="the folder of the results (out/bench)")
     settings = parser.parse_args()
     if unknown := set(settings.scenarios) - {*names, "all"}:

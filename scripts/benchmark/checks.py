@@ -21,7 +21,8 @@ from stillhouse.gen.checks.math import Math
 from stillhouse.gen.checks.pool import CheckPool
 from stillhouse.gen.checks.python import Python
 from stillhouse.gen.worker.checking import MOST_AT_ONCE
-from stillhouse.schemas.checks import Check, MathCheck
+from stillhouse.schemas.checks import Check
+from stillhouse.schemas.math_check import MathCheck
 from stillhouse.schemas.python_check import PythonCheck
 
 ANSWERS, SYMBOLIC, HELD = 20_000, 600, 2_000

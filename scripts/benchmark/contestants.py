@@ -1,4 +1,4 @@
-"""Who is measured, and how each is told to do the same work: the same prompts, parameters, server and cores."""
+"""The programs that are measured, each set up to do the same work: the same prompts, parameters, server and cores."""
 
 import json
 import sys
@@ -24,10 +24,10 @@ class Job:
     folder: Path
     """An empty folder for what it writes."""
     told: Limits
-    """What Stillhouse is told of the account."""
+    """The account's limits, as Stillhouse is given them."""
     max_tokens: int
     in_flight: int
-    """How many requests at once the bare scripts send, and heed nothing else."""
+    """How many requests at once the bare scripts send; they respect nothing else."""
 
     @property
     def started(self) -> Path:
@@ -37,7 +37,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Contestant:
-    """A command, the process whose memory is told, and where its records are."""
+    """A command, the process whose memory is reported, and where its records are."""
 
     title: str
     command: Callable[[Job], list[str]]

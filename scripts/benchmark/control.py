@@ -1,7 +1,7 @@
 """CPU of the control actors under a thousand workers: `python -m benchmark.control [WORKERS]` with PYTHONPATH=scripts.
 
-The actors are real, in processes of their own on a local Ray; the workers are calls at a worker's pace alone. What is
-told is each actor's share of one core, and how long its calls took.
+The actors are real, in processes of their own on a local Ray; the workers are calls at a worker's pace alone. Reports
+each actor's share of one core, and how long its calls took.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ from stillhouse.schemas.recipe import Recipe
 SECONDS = 30.0
 PER_SHARD = 100
 CHUNK_S = 20.0
-"""A worker seals a chunk in so long: 50 requests a second at the default of 1,000 prompts a shard."""
+"""How long a worker takes for a chunk: 50 requests a second at the default of 1,000 prompts a shard."""
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 

@@ -1,4 +1,4 @@
-"""One command and all that descends from it: its cost is told when nothing of it is left.
+"""One command with all of its descendants: its cost is reported once all of them have ended.
 
 `measured` does it in a process of its own, a child subreaper, so that daemons a command leaves behind (Ray's) are its
 children in the end: they are counted and ended, and nothing else is.

@@ -1,7 +1,7 @@
-"""How soon a large dataset goes on: `python -m benchmark.resume [PROMPTS]` with PYTHONPATH=scripts.
+"""How soon a large dataset resumes: `python -m benchmark.resume [PROMPTS]` with PYTHONPATH=scripts.
 
 Nine tenths of the prompts have their shards. The index is the program's own, and so is the first shard; the others are
-links to it, for a run that goes on reads their names and nothing in them. What is told: rows indexed a second, and
+links to it, because a run that resumes reads only their names. It reports rows indexed per second, and
 seconds from the command to the first request.
 """
 

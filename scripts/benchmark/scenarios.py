@@ -62,10 +62,10 @@ class Scenario:
     title: str
     prompts: int
     in_flight: int
-    """What the bare scripts send at once, and Stillhouse is told but for `told`."""
+    """What the bare scripts send at once; also given to Stillhouse unless `told` is set."""
     server: SimulatorSettings = _INSTANT
     told: Limits | None = None
-    """What Stillhouse is told of the account instead."""
+    """The account's limits given to Stillhouse instead."""
     max_tokens: int = 512
     watched: Watched | None = None
     storm: Storm | None = None
@@ -80,7 +80,7 @@ class Scenario:
 
     @property
     def limits(self) -> Limits:
-        """What Stillhouse is told."""
+        """The limits that Stillhouse is given."""
         return Limits(in_flight=self.in_flight) if self.told is None else self.told
 
 
@@ -205,7 +205,7 @@ SCENARIOS = (
     ),
     Scenario(
         "ramp",
-        "6,000 requests a minute of which the rate alone is told, answers in 1.0 s: from 4.5 s on",
+        "6,000 requests a minute with only the rate declared, answers in 1.0 s: from 4.5 s on",
         prompts=8_000,
         in_flight=64,
         server=SimulatorSettings(latency_s=1.0, latency_spread=0.2, limits=SimulatorLimits(requests_per_minute=6_000)),

@@ -21,14 +21,14 @@ from stillhouse.gen import simulator
 from stillhouse.schemas.simulator import SimulatorSettings
 
 WINDOW_S = 2.0
-"""Speed is told by windows of so long."""
+"""Speed is measured in windows of this length."""
 SETTLING_S = 5.0
 FULL = 0.9
 
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """A limit whose use is told."""
+    """A limit whose use is measured."""
 
     what: Literal["requests", "output tokens", "slots"]
     most: int

@@ -2,9 +2,9 @@
 
     python -m tests.cases --prompts 2000
 
-runs the command line on a Ray of its own, prints how often each reply was drawn and what became of the samples that it
-was the last reply to, then the Failures' words, and ends with 1 where a promise was broken: the run ends by itself,
-its counts add up, nothing is paid for twice.
+runs the command line on a Ray of its own, prints how often each reply was drawn and the outcomes of the samples whose
+last reply it was, then the Failures' words, and ends with 1 where a promise was broken: the run ends by itself, its
+counts add up, nothing is paid for twice.
 """
 
 import argparse

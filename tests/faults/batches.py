@@ -84,7 +84,7 @@ STEPS = (
 
 
 class Scene:
-    """One dataset, with what stands between its runs and their servers."""
+    """One dataset, and what is between its runs and their servers."""
 
     def __init__(
         self,
@@ -119,7 +119,7 @@ class Scene:
         }
 
     def is_killed(self) -> None:
-        """Run it until it gets to its stop, and kill everything."""
+        """Run it until it reaches its stop, then kill everything."""
         assert any(self._comes_to_its_stop() for _ in range(STARTS)), f"no run did, see {self.folder / 'stderr.txt'}"
         self._stopped.release()
 
@@ -188,7 +188,7 @@ def survived(
     datasets: int = 1,
     in_one_process: bool = False,
 ) -> dict[str, Any]:
-    """Kill and resume so many datasets on one account at the same time; the figures of all of them."""
+    """Kill and resume several datasets on one account at the same time; returns the figures of all of them."""
     name = f"{api}-{step.name}-{elsewhere}-{datasets}".replace(" ", "-").replace(",", "")
     log = folder / f"{name}.jsonl"
     batches = SimulatorBatches(latency_s=step.latency_s)

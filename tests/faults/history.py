@@ -12,7 +12,7 @@ import pyarrow.dataset as ds
 from stillhouse.gen.coordination.leases import TERM_S
 
 WAKE_S = TERM_S
-"""What a kill breaks is over after this long: by then, whoever is alive has new leases. A killed driver's workers live
+"""What a kill breaks is over after this long: by then, every live worker has new leases. A killed driver's workers live
 on for some seconds, so it may have hit requests that were sent after it too."""
 
 
@@ -76,7 +76,7 @@ def check_judged(dataset: Path, log: Path, *, in_flight: int, killed_at: Sequenc
 def check_limits(log: Path, *, in_flight: int, per_minute: int, killed_at: Sequence[float]) -> dict[str, int]:
     """The most that the server counted at once, in a second and in a minute; AssertionError if that exceeds its limits.
 
-    For a while after a kill, a dead worker's requests are still served beside its successor's.
+    For a while after a kill, a dead worker's requests are still served along with its successor's.
     """
     served = [json.loads(line) for line in log.read_text().splitlines()]
     times = sorted(e["time"] for e in served)
@@ -97,7 +97,7 @@ def check_limits(log: Path, *, in_flight: int, per_minute: int, killed_at: Seque
 
 
 def _spans_a_kill(served: dict[str, Any], killed_at: Sequence[float]) -> bool:
-    """Whether the request was in flight, or had just ended, when something was killed or died of that."""
+    """True if the request was in flight, or had just ended, when something was killed or died of a kill."""
     begin, end = served["time"] - WAKE_S, served["time"] + served["latency_s"] + WAKE_S
     return any(begin <= killed <= end for killed in killed_at)
 

@@ -2,8 +2,8 @@
 
     python -m tests.faults.nemesis --kills 100 --prompts 10000 --samples 2 --generations 3
 
-prints what it killed and the checker's figures, and ends with 1 where a promise was broken. With `--judge`, a judge on
-an account of its own has the last word on each answer, and both accounts' limits are checked by what was served.
+prints what it killed and the checker's figures, and ends with 1 where a promise was broken. With `--judge`, a judge
+with a separate account decides on each answer, and both accounts' limits are checked by what was served.
 """
 
 import argparse
@@ -174,7 +174,7 @@ def last_line(run: "subprocess.Popen[str]") -> dict[str, Any] | None:
 
 
 def _strike(rng: random.Random, driver: int, server: S3Server | None) -> str | None:
-    """Kill something of the run that is there; what it was."""
+    """Kill something of the run that is alive; returns what it was."""
     target = rng.choices(["worker", "queue", "limiter", "driver", "everything", "store"], [5, 2, 2, 1, 1, 1])[0]
     if target == "store":
         if server is None:
@@ -197,7 +197,7 @@ def _strike(rng: random.Random, driver: int, server: S3Server | None) -> str | N
 
 
 def start_run(recipe: Path, *, in_one_process: bool = False) -> "subprocess.Popen[str]":
-    """`stillhouse run --json` in a session of its own; its errors are appended to a file beside the recipe."""
+    """Start `stillhouse run --json` in a separate session; its errors are appended to a file beside the recipe."""
     command = [sys.executable, "-m", "stillhouse.cluster.cli", "run", str(recipe), "--json"]
     if in_one_process:
         command = [sys.executable, str(Path(__file__).with_name("one_process.py")), str(recipe)]
@@ -212,7 +212,7 @@ def _write_prompts(folder: Path, number: int, ids: Iterable[int]) -> None:
 
 
 def _wait_for_requests(log: Path, *, more: int) -> None:
-    """Until the teacher was asked so many times more."""
+    """Wait until the teacher has been asked this many more times."""
     wanted = _lines(log) + more
     wait_until(lambda: _lines(log) >= wanted, what="the run asks", within_s=300)
 

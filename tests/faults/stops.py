@@ -26,7 +26,7 @@ class Stop:
 
 @dataclass(slots=True)
 class Between:
-    """What stands there."""
+    """Everything between a run and its server."""
 
     url: str
     """Its own root."""
@@ -124,4 +124,4 @@ class _Listener(ThreadingHTTPServer):
     request_queue_size = 256
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A client that was killed is no fault of the server."""
+        """A client that was killed is not the server's fault."""

@@ -1,4 +1,4 @@
-"""Rows 1 to 8 of the faults: what a teacher says of an account's limits and money holds for all of a run's workers."""
+"""Rows 1 to 8 of the faults: limits and balances that a teacher reports hold for all workers of the run."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ from harness import run_in_process
 from stillhouse.gen.errors import Paused
 
 PROPAGATION_S = 1.2
-"""After so long a wait that one worker was told holds for all: half a lease, and the calls."""
+"""After this time, a wait stated to one worker holds for all: half a lease, and the calls."""
 
 GEMINI_PER_DAY = json.dumps(
     [
@@ -69,7 +69,7 @@ async def test_a_wait_holds_for_every_worker(tmp_path: Path, order: dict[str, An
 
 @pytest.mark.parametrize("value", ["soon", "0"])
 async def test_a_wait_that_is_none_is_no_busy_loop(tmp_path: Path, value: str) -> None:
-    """Row 4: an unusable or tiny Retry-After -> no crash, and the teacher is left alone for a while."""
+    """Row 4: an unusable or tiny Retry-After -> no crash, and the teacher gets a break."""
     recipe = setup(tmp_path, prompts=8, limits={"in_flight": 8})
     faults = [status(429, body="", stop_s=3.0, headers={"retry-after": value})]
     log = tmp_path / "log"
@@ -91,7 +91,9 @@ async def test_a_wait_that_is_none_is_no_busy_loop(tmp_path: Path, value: str) -
     ids=["per day", "insufficient_quota", "credit_balance_exhausted", "402"],
 )
 async def test_an_account_that_is_used_up_pauses_the_run(tmp_path: Path, fault: dict[str, Any]) -> None:
-    """Rows 6, 7: the daily quota or the money is gone -> none sent after those in flight; exit 3; kept; resumable."""
+    """Rows 6, 7: daily quota or money used up -> nothing is sent after those in flight; exit 3; answers kept;
+    resumable.
+    """
     recipe = setup(tmp_path, prompts=200, limits={"in_flight": 4})
     log = tmp_path / "log"
     broke = {"log": str(log), "latency_s": 0.05, "faults": [fault | {"start_request": 30}]}

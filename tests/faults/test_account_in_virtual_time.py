@@ -1,4 +1,4 @@
-"""What an account's limits come to over minutes, by the real worker and limiter in virtual time."""
+"""Use of an account's limits over minutes, by the real worker and limiter in virtual time."""
 
 import asyncio
 import math
@@ -44,7 +44,7 @@ def test_one_prompts_refusals_cost_the_others_no_minute(tmp_path: Path, latency_
 
 
 def served_per_s(world: World, begin: float, end: float) -> float:
-    """Requests a second in this time, in parts of the limit."""
+    """Requests per second in this time, as a fraction of the limit."""
     times = [request.sent_at for request in world.services.history.requests]
     return (bisect_left(times, end) - bisect_left(times, begin)) / (end - begin) / PER_S
 
@@ -56,7 +56,7 @@ def most_in_a_second(world: World) -> int:
 
 
 def of_node(world: World, name: str) -> list[Process]:
-    """Its workers that are alive."""
+    """The node's live workers."""
     return [process for process in world.services.processes.alive("worker") if process.node.name == name]
 
 
@@ -132,7 +132,7 @@ def test_many_rounds_of_few_accepted_answers_use_the_limit(tmp_path: Path) -> No
 
 
 def use_of_slots(world: World, *, since: float, until: float) -> float:
-    """The mean of the requests in flight in this time, in parts of what is allowed."""
+    """The mean number of requests in flight in this time, as a fraction of what is allowed."""
     flights = [(request.sent_at, request.kept_at or until) for request in world.services.history.requests]
     used_s = sum(max(0.0, min(end, until) - max(start, since)) for start, end in flights)
     return used_s / (until - since) / (world.spec.in_flight or 1)

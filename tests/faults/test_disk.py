@@ -20,7 +20,7 @@ PROMPTS, ANSWER_TOKENS, DISK_MB = 1000, 10_000, 50
 
 @contextmanager
 def small_disk(folder: Path, *, mb: int) -> Iterator[Path]:
-    """A file system of its own, or a skipped test."""
+    """A small file system of its own; skips the test if it can't be made."""
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", f"size={mb}m", "tmpfs", str(folder)]
     if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
@@ -37,7 +37,9 @@ def grow(disk: Path, *, mb: int) -> None:
 
 
 async def test_a_full_disk_stops_the_asking_before_anything_is_lost(tmp_path: Path) -> None:
-    """Row 53: the run pauses while there is room for what is in flight; with more it continues, asking none again."""
+    """Row 53: the run pauses while the disk can still take what is in flight; with more room it resumes and repeats
+    nothing.
+    """
     write_source(tmp_path, questions(PROMPTS))
     log = tmp_path / "served.jsonl"
     told = SimulatorSettings(output_tokens=(ANSWER_TOKENS, ANSWER_TOKENS), latency_s=0.05, log=str(log))

@@ -1,4 +1,4 @@
-"""A node that is told to go, like a spot node: its worker finishes its requests in flight, and another resumes."""
+"""A node that has to leave, like a spot node: its worker finishes its requests in flight, and another resumes."""
 
 import json
 import os
@@ -32,7 +32,7 @@ def three_nodes() -> Iterator[Any]:
 
 @pytest.mark.slow
 def test_a_node_that_is_told_to_go_loses_nothing(tmp_path: Path) -> None:
-    """Row 42: every answer delivered is stored, none is asked again, and the run ends in another worker."""
+    """Row 42: every answer delivered is stored, nothing is asked again, and another worker finishes the run."""
     with teacher(tmp_path, latency_s=0.5) as url, three_nodes() as cluster:
         recipe = recipe_file(tmp_path, url, workers=1)
         errors = tmp_path / "stderr.txt"
@@ -61,7 +61,7 @@ def test_a_node_that_is_told_to_go_loses_nothing(tmp_path: Path) -> None:
 
 
 def node_of_the_worker(tmp_path: Path) -> str:
-    """The start of its node's id, which its journals' names tell."""
+    """The start of its node's id, taken from its journals' names."""
     journal = next((tmp_path / "out" / "_stillhouse" / "journal").rglob("*.journal"))
     return journal.name.partition("-")[2].partition(".")[0]
 

@@ -18,7 +18,7 @@ from stillhouse.schemas.simulator import SimulatorSettings
 
 
 async def test_a_tenth_failing_costs_little_more(tmp_path: Path) -> None:
-    """Row 30: 10 % of 500s and 5 % of resets at full load -> completes, and little is asked again."""
+    """Row 30: 10 % of 500s and 5 % of resets at full load -> the run completes, with few repeated requests."""
     recipe = setup(tmp_path, prompts=400, samples=2, per_shard=100)
     faults = [status(500, share=0.1), {"kind": "reset", "share": 0.05, "when": "headers"}]
     async with at(recipe, {"latency_s": 0.02, "faults": faults}) as asked:
@@ -33,7 +33,7 @@ async def test_a_tenth_failing_costs_little_more(tmp_path: Path) -> None:
     ids=["500", "503", "200 with an error", "reset", "refused"],
 )
 async def test_one_dead_endpoint_of_three_is_left_alone(tmp_path: Path, dead: dict[str, Any] | None) -> None:
-    """Row 31: one endpoint dies, however -> the others take its load; it is asked no more than a probe now and then."""
+    """Row 31: one endpoint dies in any way -> the others take its load, and it only gets a probe now and then."""
     recipe = setup(tmp_path, prompts=600, per_shard=200)
     log = tmp_path / "log"
     simulators: list[dict[str, Any]] = [{"latency_s": 0.05}, {"latency_s": 0.05, "first_serial": 10_000}]
@@ -76,7 +76,7 @@ async def test_a_dead_teacher_does_not_hold_up_another(tmp_path: Path) -> None:
 async def test_a_teacher_that_nobody_reaches_ends_the_run_and_the_next_one_asks_all(
     tmp_path: Path, give_up_after_s: float
 ) -> None:
-    """Row 31, never there: exit 3 in time, with its address; nothing is used up, and nothing was billed."""
+    """Row 31, unreachable: exit 3 in time, naming the address; no attempts are used up, and nothing was billed."""
     recipe = setup(tmp_path, prompts=5)
     patience = recipe.run.model_copy(update={"give_up_after_s": give_up_after_s})
     started = time.monotonic()
@@ -92,7 +92,7 @@ async def test_a_teacher_that_nobody_reaches_ends_the_run_and_the_next_one_asks_
 
 
 async def test_a_teacher_that_fails_at_every_request_ends_the_run(tmp_path: Path) -> None:
-    """Row 31, broken from the start: exit 3 with its words, though each sample might be asked again."""
+    """Row 31, broken from the start: exit 3 with the teacher's message, although each sample might be asked again."""
     recipe = setup(tmp_path, prompts=200)
     patience = recipe.run.model_copy(update={"give_up_after_s": 4.0})
     async with at(recipe.model_copy(update={"run": patience}), {"faults": [status(500)]}) as asked:
@@ -101,7 +101,7 @@ async def test_a_teacher_that_fails_at_every_request_ends_the_run(tmp_path: Path
 
 
 async def test_a_teacher_that_is_loading_is_waited_for(tmp_path: Path) -> None:
-    """Row 31, a large model: longer than anything else is."""
+    """Row 31, a large model: the run waits longer for it than for anything else."""
     recipe = setup(tmp_path, prompts=5)
     patience = recipe.run.model_copy(update={"give_up_after_s": 1.0})
     loading = status(503, body='{"error": {"message": "Loading model", "type": "unavailable_error"}}', stop_s=6)
@@ -113,7 +113,7 @@ async def test_a_teacher_that_is_loading_is_waited_for(tmp_path: Path) -> None:
 
 
 async def test_a_teacher_that_turns_slow_is_waited_for(tmp_path: Path) -> None:
-    """Row 32: ten times the latency -> goodput stays what the teacher gives; nothing times out, nothing fails."""
+    """Row 32: ten times the latency -> goodput is what the teacher can do; nothing times out or fails."""
     recipe = setup(tmp_path, prompts=120, timeout_s=10)
     async with at(recipe, {"latency_s": 0.5, "latency_spread": 0.3}) as asked:
         summary = await run_in_process(asked)

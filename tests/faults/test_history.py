@@ -1,4 +1,4 @@
-"""The checks of a history: what they let pass, and what they do not."""
+"""The checks of a history: what they accept, and what they don't."""
 
 import json
 from pathlib import Path
@@ -35,7 +35,7 @@ def written(root: Path, *lines: dict[str, Any]) -> Path:
 
 @pytest.mark.parametrize("at", [KILLED_AT - 0.05, KILLED_AT + 5.0])
 def test_what_was_under_way_at_a_kill_may_be_asked_again(tmp_path: Path, at: float) -> None:
-    """The teacher's answer as the judge's verdict."""
+    """This applies to the teacher's answers and to the judge's verdicts."""
     log = written(tmp_path, served("p", at), served("p", LONG_AFTER))
     assert check(tmp_path, log, samples=1, in_flight=4, kills=1, killed_at=[KILLED_AT])["under way at a kill"] == 1
     assert check_judged(tmp_path, log, in_flight=4, killed_at=[KILLED_AT])["verdicts delivered again"] == 1
@@ -43,7 +43,7 @@ def test_what_was_under_way_at_a_kill_may_be_asked_again(tmp_path: Path, at: flo
 
 @pytest.mark.parametrize("at", [KILLED_AT - 2 * WAKE_S, LONG_AFTER])
 def test_what_came_at_another_time_may_not(tmp_path: Path, at: float) -> None:
-    """However few they are."""
+    """Not even once."""
     log = written(tmp_path, served("p", at), served("p", LONG_AFTER + 1.0))
     with pytest.raises(AssertionError, match="1 answers that came when nothing was killed are not stored"):
         check(tmp_path, log, samples=1, in_flight=4, kills=1, killed_at=[KILLED_AT])
@@ -52,7 +52,7 @@ def test_what_came_at_another_time_may_not(tmp_path: Path, at: float) -> None:
 
 
 def test_a_limit_may_be_exceeded_only_after_a_kill(tmp_path: Path) -> None:
-    """By what the dead had asked, so at most twofold."""
+    """By what the dead workers had asked, so by a factor of two at most."""
     at_once = [served(f"p{n}", KILLED_AT + 1.0) for n in range(6)]
     limits = {"in_flight": 4, "per_minute": 100}
     log = written(tmp_path, *at_once)

@@ -1,4 +1,4 @@
-"""Sources that hold nothing, or something else than their names say: refused by name, or bad rows that say which."""
+"""Sources that are empty, or not what their names say: they are refused by name, or their bad rows say why."""
 
 import gzip
 import io
@@ -28,7 +28,7 @@ def parquet_bytes() -> bytes:
 @pytest.mark.parametrize("content", [b"", b"\n\n\r\n", b"\xef\xbb\xbf"])
 @pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.jsonl.gz"])
 def test_a_source_without_a_row_is_refused(tmp_path: Path, name: str, content: bytes) -> None:
-    """By plan and run alike, and before anything is planned: rows may still be written into its files."""
+    """By both plan and run, and before anything is planned: rows may still be written to its files."""
     path = write_source(tmp_path, [], name=name)
     path.write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
     recipe = recipe_of(tmp_path)
@@ -40,7 +40,7 @@ def test_a_source_without_a_row_is_refused(tmp_path: Path, name: str, content: b
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.csv"])
 def test_an_empty_text_file_among_others_holds_no_rows(tmp_path: Path, name: str) -> None:
-    """As a job that writes many files leaves some; one that is added later does not stop a run either."""
+    """A job that writes many files may leave empty ones; one that is added later does not stop a run either."""
     write_source(tmp_path, [], name=name)
     write_source(tmp_path, questions(2), name="b.jsonl")
     recipe = recipe_of(tmp_path)
@@ -65,7 +65,7 @@ def test_an_empty_text_file_among_others_holds_no_rows(tmp_path: Path, name: str
     ],
 )
 def test_what_is_no_text_is_refused_with_what_it_is(tmp_path: Path, name: str, content: bytes, told: str) -> None:
-    """By its first bytes, instead of a bad row a line."""
+    """Its first bytes tell, so there is no bad row per line."""
     write_source(tmp_path, [], name=name).write_bytes(content)
     with pytest.raises(SourceError, match=rf"{name}: expected lines of UTF-8 text, got .*{told}"):
         preview(recipe_of(tmp_path))
@@ -93,7 +93,7 @@ async def test_ids_are_data_and_never_part_of_a_path(tmp_path: Path) -> None:
 
 
 async def test_a_bad_row_keeps_its_id_where_it_has_one(tmp_path: Path) -> None:
-    """In the index and in failed/; a line that is not JSON has none."""
+    """In the index and in failed/; a line that is not JSON has no id."""
     write_source(tmp_path, [{"id": "no-question", "question": " "}, "{torn", *questions(1)])
     recipe = recipe_of(tmp_path)
     await run_in_process(recipe)

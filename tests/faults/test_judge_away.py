@@ -10,7 +10,7 @@ from stillhouse.gen.views.summary import summarise
 
 
 def test_answers_wait_for_a_judge_that_is_down_for_an_hour(tmp_path: Path) -> None:
-    """All are judged once it is back: none is left unchecked, and no answer and no verdict is asked for twice."""
+    """All are judged once it is back: none stays unchecked, and no answer or verdict is requested a second time."""
     spec = Spec.calm(
         prompts=20,
         per_shard=10,

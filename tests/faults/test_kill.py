@@ -66,7 +66,7 @@ def recipe_file(
 
 
 def start(recipe: Path, tmp_path: Path) -> "subprocess.Popen[str]":
-    """`stillhouse run`, in a process of its own."""
+    """Start `stillhouse run` as a separate process."""
     command = [sys.executable, "-m", "stillhouse.cluster.cli", "run", str(recipe), "--json"]
     with (tmp_path / "stderr.txt").open("a") as errors:
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, start_new_session=True)
@@ -78,7 +78,7 @@ def until(condition: Callable[[], bool], *, process: "subprocess.Popen[str]") ->
 
 
 def shards(tmp_path: Path) -> int:
-    """Sealed so far."""
+    """Shards sealed so far."""
     return len(list((tmp_path / "out" / "data").glob("*.parquet")))
 
 
@@ -88,7 +88,7 @@ def workers_of(driver: int) -> list[int]:
 
 
 def test_driver_killed(tmp_path: Path) -> None:
-    """kill -9 of the driver half-way: the same command completes the dataset."""
+    """kill -9 of the driver halfway: the same command completes the dataset."""
     with teacher(tmp_path, latency_s=0.2) as url:
         recipe = recipe_file(tmp_path, url)
         first = start(recipe, tmp_path)
@@ -104,7 +104,7 @@ def test_driver_killed(tmp_path: Path) -> None:
 
 
 def test_worker_killed(tmp_path: Path) -> None:
-    """kill -9 of the worker, twice: the run itself completes the dataset."""
+    """kill -9 of the worker, two times: the run itself completes the dataset."""
     with teacher(tmp_path, latency_s=0.2) as url:
         recipe = recipe_file(tmp_path, url)
         run = start(recipe, tmp_path)
@@ -168,7 +168,7 @@ def test_stopped_by_a_signal(tmp_path: Path) -> None:
 
 
 def test_stopped_during_the_last_answers(tmp_path: Path) -> None:
-    """Ctrl-C: they are waited for and sealed; then nothing is left, and the run is done, as `status` says too."""
+    """Ctrl-C: the last answers are waited for and sealed; nothing is left, so the run is done, and `status` agrees."""
     with teacher(tmp_path, latency_s=3.0) as url:
         run = start(recipe_file(tmp_path, url, count=10), tmp_path)
 
@@ -185,7 +185,7 @@ def test_stopped_during_the_last_answers(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_stopped_at_once_by_a_second_signal(tmp_path: Path) -> None:
-    """Ctrl-C twice: exit 3 without waiting for what is in flight, which is all that may be asked again."""
+    """Two Ctrl-C: exit 3 without waiting for requests in flight; only those may be asked again."""
     with teacher(tmp_path, latency_s=3.0) as url:
         recipe = recipe_file(tmp_path, url, in_flight=500)
         first = start(recipe, tmp_path)
@@ -202,7 +202,7 @@ def test_stopped_at_once_by_a_second_signal(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_worker_that_hangs_and_wakes_up(tmp_path: Path) -> None:
-    """SIGSTOP past the lease: another worker takes over its chunks, and what it does when it wakes up is lost."""
+    """SIGSTOP past the lease: another worker takes over its chunks, and its work after waking up is discarded."""
     with teacher(tmp_path, latency_s=0.2) as url:
         recipe = recipe_file(tmp_path, url, workers=2)
         run = start(recipe, tmp_path)

@@ -23,7 +23,7 @@ COST = Cost(10, 10)
 
 @dataclass
 class Hand:
-    """A worker that has always something to ask."""
+    """A worker that always has something to ask."""
 
     renews_at: float
     allowance: Allowance = field(default_factory=Allowance)
@@ -46,7 +46,7 @@ class Play:
         self.refused = 0
 
     async def until(self, end: float, *, others_per_s: float = 0.0) -> None:
-        """Live until then; the other consumer takes so much."""
+        """Run until then, while the other consumer uses this much."""
         owed = 0.0
         while self.clock.now < end:
             self.clock.now += TICK_S

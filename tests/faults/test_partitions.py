@@ -27,18 +27,18 @@ def live(tmp_path: Path, spec: Spec, *lost: str, at: float, for_s: float, driver
 
 
 def most_in_a_second(requests: Sequence[Request]) -> int:
-    """Of any second."""
+    """The most requests in any second."""
     times = [request.sent_at for request in requests]
     return max(bisect_left(times, at + 1.0) - n for n, at in enumerate(times))
 
 
 def longest_pause(requests: Sequence[Request]) -> float:
-    """Between two requests."""
+    """The longest time between two requests."""
     return max(b.sent_at - a.sent_at for a, b in pairwise(requests))
 
 
 def test_a_fence_that_opens_is_no_burst(tmp_path: Path) -> None:
-    """The queue is away and the limiter is there: what is let go afterwards is the rate and its burst, no more."""
+    """The queue is away but the limiter is not: what is sent afterwards is the rate and its burst, no more."""
     requests = live(tmp_path, Spec.calm(), "queue", at=10.0, for_s=20.0)
     assert longest_pause(requests) > 5.0, "the fence never closed: this proves nothing"
     assert most_in_a_second(requests) <= PER_S * (1 + BURST_S) + 2  # a bucket of each worker may hold one more
@@ -47,14 +47,16 @@ def test_a_fence_that_opens_is_no_burst(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("lost", [("limiter",), ("store",), ("queue", "limiter"), ("store", "queue")])
 def test_no_partition_has_anything_asked_twice(tmp_path: Path, lost: tuple[str, ...]) -> None:
-    """Shorter than a lease's term: each chunk stays with its worker, whatever that can't reach meanwhile."""
+    """If it is shorter than a lease's term, each chunk stays with its worker, whatever that worker can't reach
+    meanwhile.
+    """
     requests = live(tmp_path, Spec.calm(), *lost, at=10.0, for_s=18.0)
     assert len(requests) == len({request.sample for request in requests})
     assert most_in_a_second(requests) <= PER_S * (1 + BURST_S) + 2
 
 
 def test_a_worker_that_can_not_ship_stops_sending(tmp_path: Path) -> None:
-    """What its disk alone holds is ten seconds' worth at most, though queue, limiter and lock are all well."""
+    """At most ten seconds' worth is on its disk alone, even if queue, limiter and lock are all fine."""
     requests = live(tmp_path, Spec.calm(), "store", at=10.0, for_s=25.0, driver=False)
     assert not [r for r in requests if 10.0 + FENCE_S + SLACK_S < r.sent_at < 35.0]
     assert [r for r in requests if 10.0 + FENCE_S / 2 < r.sent_at < 10.0 + FENCE_S], "it stopped long before it had to"
@@ -62,7 +64,9 @@ def test_a_worker_that_can_not_ship_stops_sending(tmp_path: Path) -> None:
 
 
 def test_a_node_without_its_store_is_its_own_trouble(tmp_path: Path) -> None:
-    """Its workers stop and others work on: the run neither pauses nor stands still, and those come back afterwards."""
+    """Its workers stop and the others continue: the run neither pauses nor stalls, and the workers come back
+    afterwards.
+    """
     world = World(1, tmp_path, spec=Spec.calm(workers=4, prompts=2100, per_shard=25))
     world.part("store", at=10.0, for_s=110.0, driver=False, node="node-0")
     figures = world.run()
@@ -77,7 +81,7 @@ def test_a_node_without_its_store_is_its_own_trouble(tmp_path: Path) -> None:
 
 
 def test_a_run_without_its_store_stops_before_another_takes_over(tmp_path: Path) -> None:
-    """Nothing is sent ten seconds after it was lost; what the second run asks again is what no one could ship."""
+    """Nothing is sent from ten seconds after the loss; the second run repeats only what nobody could ship."""
     cut_at = 15.0
     requests = live(tmp_path, Spec.calm(rival_after_s=5.0), "store", at=cut_at, for_s=AWAY_S)
     first = [request for request in requests if request.process.node.cluster == 0]

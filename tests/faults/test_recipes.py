@@ -1,4 +1,4 @@
-"""Recipes that can't work, or that would fill the machine: said at once, by plan and run alike; nothing is written."""
+"""Recipes that can't work, or would fill the machine: plan and run refuse them at once and write nothing."""
 
 import json
 from pathlib import Path
@@ -61,20 +61,20 @@ BOMBS = [
 
 
 def prompt_of(template: str, **values: Any) -> Prompt | str:
-    """The row's prompt, or why it is none."""
+    """The row's prompt, or the reason that it has none."""
     return PromptMaker(Source(path="x", prompt="q"), Ask(template=template)).make({"q": "a", "n": 10**9} | values)
 
 
 @pytest.mark.parametrize("template", BOMBS)
 def test_a_template_that_would_fill_memory_or_time_is_a_bad_row(template: str) -> None:
-    """Whatever grows: widths, products, loops, calls, lists of lists."""
+    """Whatever explodes: widths, products, loops, calls, lists of lists."""
     said = prompt_of(template)
     assert isinstance(said, str)
     assert any(words in said for words in ("too large", "steps", "not supported"))
 
 
 def test_a_template_of_use_is_far_from_the_limits() -> None:
-    """Loops with their counters, joins, JSON, formats and recursion over a large row."""
+    """Loops with their counters, joins, JSON, formats and recursion over a large row stay well below them."""
     template = (
         "{% for c in cs %}{{ loop.index }}/{{ loop.length }} {{ '%05.1f'|format(c) }} {{ '{:>3}'.format(c) }}\n"
         "{% endfor %}"
@@ -127,7 +127,7 @@ def test_plan_refuses_a_dataset_path_that_run_refuses(tmp_path: Path, where: str
 
 
 def test_plan_refuses_a_folder_without_rights(tmp_path: Path) -> None:
-    """As the run's first write would be."""
+    """Just as the run's first write would fail."""
     recipe = recipe_of(tmp_path, dataset={"path": str(tmp_path / "locked" / "out")})
     (tmp_path / "locked").mkdir(mode=0o700)
     source = write_source(tmp_path, questions(1))
@@ -139,7 +139,7 @@ def test_plan_refuses_a_folder_without_rights(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.arrow"])
 def test_a_misspelt_column_is_refused_before_anything_is_planned(tmp_path: Path, name: str) -> None:
-    """With the columns that there are, by plan and run; a column that some rows have is fine."""
+    """The message lists the existing columns, in plan and in run; a column that only some rows have is fine."""
     path = write_source(tmp_path, questions(3), name=name)
     if name == "a.csv":
         path.write_text("id,question\na,why?\n")
@@ -168,7 +168,7 @@ def test_a_misspelt_column_is_refused_before_anything_is_planned(tmp_path: Path,
 def test_what_makes_no_prompt_at_all_is_refused(
     tmp_path: Path, rows: list[Any], changes: dict[str, Any], said: str
 ) -> None:
-    """By plan and run, before the dataset is bound to the mistake; a fixed recipe finds nothing in its way."""
+    """By plan and run, before the dataset is bound to the mistake; nothing stands in the way of a fixed recipe."""
     write_source(tmp_path, rows)
     for act in (preview, index):
         with pytest.raises(SourceError, match=said):
@@ -180,7 +180,7 @@ def test_what_makes_no_prompt_at_all_is_refused(
 
 
 def test_the_cost_names_what_it_lacks(tmp_path: Path) -> None:
-    """The price of a teacher, max_tokens, or both."""
+    """A teacher's price, max_tokens, or both."""
     write_source(tmp_path, questions(1))
     priced = [{"name": "sim", "api": "simulator", "price": {"input": 1, "output": 2}}]
     cases: list[tuple[dict[str, Any], dict[str, Any], str]] = [
@@ -192,7 +192,7 @@ def test_the_cost_names_what_it_lacks(tmp_path: Path) -> None:
 
 
 def test_a_damaged_recipe_is_named_once_by_verify(tmp_path: Path) -> None:
-    """A finding is shown with its key; its words do not repeat it."""
+    """A finding is shown with its key, so its message does not repeat it."""
     write_source(tmp_path, questions(1))
     index(recipe_of(tmp_path))
     (tmp_path / "out" / "_stillhouse" / "recipe.yaml").write_text("{")

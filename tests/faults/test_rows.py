@@ -1,4 +1,4 @@
-"""The table of faults names every row once, and tests that are there."""
+"""The table of faults names every row once, and only tests that exist."""
 
 import re
 from pathlib import Path
@@ -8,7 +8,7 @@ TABLE = (HERE / "README.md").read_text()
 
 
 def test_every_row_is_there_once() -> None:
-    """1 to 92."""
+    """Rows 1 to 92."""
     assert [int(row) for row in re.findall(r"^\| (\d+) \|", TABLE, re.MULTILINE)] == list(range(1, 93))
 
 

@@ -28,7 +28,7 @@ from stillhouse.schemas.simulator import SimulatorSettings
 
 
 def new_key() -> str:
-    """One that looks like none that anybody knows."""
+    """A key in no known format."""
     return f"canary/{secrets.token_hex(12)}"
 
 
@@ -87,7 +87,7 @@ def keyed(tmp_path: Path, url: str, reference: str) -> Recipe:
 async def test_no_key_in_what_a_run_leaves(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: dict[str, Any], where: str
 ) -> None:
-    """In answers, refusals and headers: not in the dataset, its journals, the error, or any repr."""
+    """A key echoed in answers, refusals and headers is not in the dataset, its journals, the error, or any repr."""
     key = new_key()
     reference = f"file:{tmp_path}/key"
     if where == "env":
@@ -128,7 +128,7 @@ def parts_of(worker: Worker) -> Iterator[object]:
 
 
 async def test_a_word_that_serves_as_a_key_is_left_in_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Servers that want no key are given `EMPTY`; an answer that says so is data."""
+    """Servers without keys are given `EMPTY`; the same word in an answer is data."""
     monkeypatch.setenv("T_KEY", "EMPTY")
     write_source(tmp_path, questions(1))
     faults = [{"kind": "status", "status": 200, "body": echo("EMPTY")}]
@@ -140,7 +140,7 @@ async def test_a_word_that_serves_as_a_key_is_left_in_answers(tmp_path: Path, mo
 
 @pytest.mark.parametrize("status", [200, 401])
 def test_no_key_in_what_processes_leave(tmp_path: Path, status: int) -> None:
-    """`stillhouse run` on a Ray of its own: not on its screen, in the dataset or in Ray's session folder."""
+    """`stillhouse run` with its own Ray leaves no key on its screen, in the dataset or in Ray's session folder."""
     key = new_key()
     write_source(tmp_path, questions(30))
     body = echo(key) if status == 200 else json.dumps({"error": {"message": f"Incorrect API key provided: {key}."}})

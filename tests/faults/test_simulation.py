@@ -11,7 +11,7 @@ CPU_SECONDS = 120
 
 @pytest.mark.timeout(900)
 def test_seeds() -> None:
-    """Whatever dies whenever: every answer kept is stored once and its sample not asked again."""
+    """Whatever dies at whatever time: every answer kept is stored once, and its sample is not asked again."""
     seed, aged, moved, batches, until = 0, 0, 0, 0, time.process_time() + CPU_SECONDS
     while time.process_time() < until:
         try:

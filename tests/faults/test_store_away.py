@@ -41,7 +41,7 @@ def asking(tmp_path: Path, url: str, s3: S3Server) -> Recipe:
 async def test_a_store_that_refuses_in_mid_run_stops_the_asking(
     tmp_path: Path, s3: S3Server, status: int, code: str, words: str, path: str
 ) -> None:
-    """Row 52: the run ends with the store's word; once that is fixed, only what was never asked is asked."""
+    """Row 52: the run ends with the store's message; once that is fixed, only what was never asked is asked."""
     log = tmp_path / "served.jsonl"
     async with await serve(SimulatorSettings(latency_s=0.1, log=str(log))) as server:
         recipe = asking(tmp_path, server.url, s3)
@@ -61,5 +61,5 @@ async def test_a_store_that_refuses_in_mid_run_stops_the_asking(
 
 
 def lines(file: Path) -> int:
-    """So many it has."""
+    """The number of lines it has."""
     return file.read_bytes().count(b"\n")

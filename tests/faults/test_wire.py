@@ -70,7 +70,7 @@ NO_ANSWERS: list[tuple[dict[str, Any], bool]] = [
 async def test_no_answer_is_no_answer_in_any_protocol(
     tmp_path: Path, api: str, stream: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Rows 10 to 17: each is what one prompt's first request meets, whole or streamed; the second is answered."""
+    """Rows 10 to 17: one prompt's first request gets each of these, whole or streamed; the second one is answered."""
     monkeypatch.setenv("T_KEY", "canary-key-4f9d-for-the-tests")
     faults = [
         fault | {"start_request": number, "stop_request": number + 1} for number, (fault, _) in enumerate(NO_ANSWERS)
@@ -159,7 +159,9 @@ def keyed(recipe: Recipe, url: str, file: Path) -> Recipe:
 
 @pytest.mark.parametrize("rotated", [True, False])
 async def test_a_refused_key_is_read_again_once(tmp_path: Path, rotated: bool) -> None:
-    """Row 25: 401 after a rotation -> the secret is read again, the run continues; else exit 3. No storm of 401s."""
+    """Row 25: 401 after a rotation -> the secret is read again and the run continues; otherwise exit 3. No storm of
+    401s.
+    """
     recipe, file, log = setup(tmp_path, prompts=30), tmp_path / "key", tmp_path / "log"
     file.write_text("sk-the-old-key-0123")
 

@@ -1,4 +1,4 @@
-"""Runs of the real worker against real simulators whose wire does what a test wants, and what came of them."""
+"""Runs of the real worker against real simulators over a wire that a test controls, and their results."""
 
 import json
 from collections.abc import AsyncIterator, Sequence
@@ -20,7 +20,7 @@ def status(code: int, **more: Any) -> dict[str, Any]:
 
 
 def setup(tmp_path: Path, *, prompts: int, samples: int = 1, per_shard: int = 10, **teacher: Any) -> Recipe:
-    """A recipe over so many prompts with one teacher."""
+    """A recipe over this many prompts with one teacher."""
     write_source(tmp_path, questions(prompts))
     asked = {"name": "sim", "api": "simulator"} | teacher
     dataset = {"prompts_per_shard": per_shard}

@@ -1,4 +1,4 @@
-"""Live through cases, one after the other: a line each, and all else in a folder each."""
+"""Run cases, one after another: one line of output and one folder for each."""
 
 import argparse
 import json

@@ -1,4 +1,4 @@
-"""The cases: what is done to two hosts at work, and what must hold all the same."""
+"""The cases: what happens to two hosts at work, and what must hold nevertheless."""
 
 import json
 import math
@@ -90,7 +90,7 @@ def full_disk(lab: Lab) -> None:
 
 
 def parted(lab: Lab) -> None:
-    """The hosts lose each other for good, and neither store nor teacher."""
+    """The hosts lose each other for good, but neither the store nor the teacher."""
     _cluster(lab)
     run = lab.run(lab.first)
     lab.asking(for_s=AT_WORK_S)
@@ -158,7 +158,7 @@ def drained(lab: Lab) -> None:
 
 
 def raylet_ended(lab: Lab) -> None:
-    """SIGTERM of a raylet kills its workers: their disk stays, but nobody is there to ship from it."""
+    """SIGTERM of a raylet kills its workers: their disk stays, but nobody is left to ship from it."""
     _cluster(lab)
     run = lab.run(lab.first)
     lab.asking(for_s=AT_WORK_S)

@@ -54,7 +54,7 @@ class Run:
         return self._process.poll()
 
     def wait(self, timeout_s: float = CASE_S) -> int | None:
-        """Its exit code; None where it hangs."""
+        """Its exit code; None if it hangs."""
         try:
             return self._process.wait(timeout_s)
         except subprocess.TimeoutExpired:
@@ -104,7 +104,7 @@ class Lab:
         return run
 
     def asking(self, *, for_s: float, timeout_s: float = 120.0) -> None:
-        """Wait for the first request, and so much longer."""
+        """Wait for the first request, and then for this much longer."""
         self.until_asked(0, timeout_s=timeout_s)
         time.sleep(for_s)
         self.story.control = self.where_control_is()

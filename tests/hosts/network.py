@@ -12,7 +12,7 @@ _NOWHERE = "02:00:00:00:00:01"
 
 
 def why_not() -> str | None:
-    """Why hosts can't be made here; None where they can."""
+    """Why hosts can't be made here; None if they can."""
     if os.geteuid() != 0:
         return "making network namespaces takes root"
     if missing := [tool for tool in ("ip", "bridge", "unshare", "nsenter") if shutil.which(tool) is None]:
@@ -25,7 +25,7 @@ def why_not() -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """One lane of addresses; several networks may be up at once, each in a lane of its own."""
+    """One range of addresses; several networks may exist at once, each with a range of its own."""
 
     lane: int
 
@@ -52,7 +52,7 @@ class Network:
         _ip("link", "set", self._port(host), "down")
 
     def part(self, *hosts: int) -> None:
-        """Cut hosts from each other and from nothing else: an isolated port of a bridge reaches only the others."""
+        """Cut hosts off from each other and from nothing else: an isolated port of a bridge reaches only the others."""
         for host in hosts:
             _run("bridge", "link", "set", "dev", self._port(host), "isolated", "on")
 

@@ -43,7 +43,7 @@ asyncio.run(main(sys.argv[1]))
 
 @pytest.mark.parametrize("case", ["none", "nodekilled"])
 def test_two_hosts(case: str, tmp_path: Path) -> None:
-    """Nothing that was received is asked again but what only a lost disk had; limits hold by the teacher's count."""
+    """Nothing received is asked again, except what only a lost disk had; limits hold by the teacher's count."""
     with lab(case, prompts=PER_MINUTE, folder=tmp_path) as bench:
         CASES[case](bench)
         figures = bench.figures()
@@ -55,7 +55,7 @@ def test_two_hosts(case: str, tmp_path: Path) -> None:
 
 
 def test_a_request_sent_into_a_cut_link_never_arrives(tmp_path: Path) -> None:
-    """Its connection is given up after 20 s, and nothing of it is delivered when the link is back."""
+    """Its connection is given up after 20 s, and none of it is delivered when the link is back."""
     with network(1) as net, teacher(net.teacher, tmp_path) as url:
         asker = in_namespace(net.namespace(1), sys.executable, "-c", _ASKER, f"{url}/chat/completions")
         with asker:

@@ -15,7 +15,7 @@ SHIP_EVERY_S = 2.0
 SLACK_S = 0.5
 """For a segment's way to the store, and between the teacher's log and the harness's marks."""
 LATE_S = 6.0
-"""A request that a cut host's kernel held arrives within so long after the link is back."""
+"""A request that a cut host's kernel held arrives within this time after the link is back."""
 STALL_S = 0.2
 """A teacher that sees nothing at all for this long did not run, and finds what came meanwhile all at once."""
 IDLE_S = 2.0
@@ -36,7 +36,7 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Excuse:
-    """What a host received in this time may be asked again: only its own disk had it."""
+    """A time whose answers may be asked again: only the host's own disk had them."""
 
     peer: str
     since: float
@@ -121,7 +121,7 @@ def _why_again(first: Ask, second: Ask, story: Story) -> str:
 
 
 def most_within(asks: Sequence[Ask], seconds: float) -> int:
-    """The most requests in any window of so long."""
+    """The most requests in any window of this length."""
     times = [ask.at for ask in asks]
     return max((bisect_left(times, at + seconds) - n for n, at in enumerate(times)), default=0)
 
@@ -199,7 +199,7 @@ class Figures:
 def judge(
     case: str, *, story: Story, log: Path, dataset: Path, prompts: int, per_minute: int, verify: str | None
 ) -> Figures:
-    """Compare; `verify` is what the command said where it found something."""
+    """Compare; `verify` is the command's output if it found something."""
     asks = read_log(log)
     again = asked_again(asks, story)
     rows = {kind: _rows(dataset / kind) for kind in ("data", "rejected", "failed")}
@@ -250,7 +250,7 @@ def judge(
 def _stored_amiss(
     dataset: Path, rows: Mapping[str, Sequence[Mapping[str, Any]]], *, prompts: int, asks: Sequence[Ask]
 ) -> Iterable[str]:
-    """What is wrong with the dataset: every prompt is there once, with an answer that was given to it."""
+    """What is wrong with the dataset: every prompt should be there once, with an answer given to it."""
     counted = {kind: len(found) for kind, found in rows.items() if found}
     if counted != {"data": prompts}:
         yield f"stored {counted}, not {prompts} records"

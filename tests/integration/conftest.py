@@ -4,7 +4,7 @@ import pytest
 
 from stillhouse.cluster.actors import prompt_queue
 from stillhouse.gen.coordination import parking
-from stillhouse.gen.worker import worker
+from stillhouse.gen.worker import feeder, lease_renewal
 from stillhouse.gen.worker.lanes import batch as lane
 from stillhouse.gen.worker.lanes import batch_calls, batch_search, batch_work
 
@@ -25,5 +25,6 @@ def parks(quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Chunks are parked as soon as they may be."""
     monkeypatch.setattr(batch_work, "PARK_AFTER_S", 0.0)
     monkeypatch.setattr(parking, "LOOK_S", (0.05, 0.2))
-    monkeypatch.setattr(worker, "RENEW_S", 0.1)
+    monkeypatch.setattr(feeder, "RENEW_S", 0.1)
+    monkeypatch.setattr(lease_renewal, "RENEW_S", 0.1)
     monkeypatch.setattr(prompt_queue, "RENEW_S", 0.1)

@@ -94,7 +94,7 @@ class Account:
         return found
 
     async def results(self, batch: Batch) -> list[Result]:
-        """All that came of it."""
+        """Everything that the batch returned."""
         found: list[Result] = []
         lines = Lines(lambda line: found.append(self.api.read(line)))
         for request in self.api.results(batch, self.access):
@@ -145,7 +145,7 @@ def test_every_request_is_answered_as_it_would_be_online(api: str) -> None:
 
 @pytest.mark.parametrize("api", APIS)
 def test_a_batch_is_found_whose_creation_was_not_answered(api: str) -> None:
-    """By its intent where the API takes names; else by its size, until its results name the intent."""
+    """By its intent if the API takes names; otherwise by its size, until its results name the intent."""
 
     async def test(account: Account) -> None:
         job = account.job()
@@ -196,7 +196,7 @@ def test_requests_that_were_not_reached_are_told_from_answers(api: str) -> None:
 
 @pytest.mark.parametrize("api", APIS)
 def test_a_download_that_breaks_off_is_lost_and_can_be_repeated(api: str) -> None:
-    """What came before the break is usable as far as its lines are whole."""
+    """Whole lines before the break can be used."""
 
     async def test(account: Account) -> None:
         batch = await account.ended(await account.create(account.job()))
@@ -214,7 +214,7 @@ def test_a_download_that_breaks_off_is_lost_and_can_be_repeated(api: str) -> Non
 
 @pytest.mark.parametrize("api", APIS)
 def test_a_cancelled_batch_ends(api: str) -> None:
-    """Again and again: cancelling what has ended is not an error."""
+    """Repeatedly: cancelling a batch that has ended is not an error."""
 
     async def test(account: Account) -> None:
         batch = await account.create(account.job(4))
@@ -230,7 +230,7 @@ def test_a_cancelled_batch_ends(api: str) -> None:
 
 @pytest.mark.parametrize("api", APIS)
 def test_a_full_queue_a_refused_batch_and_a_forgotten_one_are_told_apart(api: str) -> None:
-    """A wait, a mistake of ours, and a loss of the provider's."""
+    """They mean a wait, our mistake, and a loss at the provider."""
 
     async def test(account: Account) -> None:
         forgotten = await account.create(account.job(1, intent="a" * 24))

@@ -20,10 +20,11 @@ from stillhouse.gen.errors import AtProvider, BudgetSpent, StillhouseError, Usag
 from stillhouse.gen.simulator.server import Server
 from stillhouse.gen.teachers.http import HttpTransport
 from stillhouse.gen.views.summary import Summary, summarise
-from stillhouse.gen.worker import worker
+from stillhouse.gen.worker import feeder
 from stillhouse.gen.worker.batch_cancelling import cancel_batches
 from stillhouse.gen.worker.lanes import batch as lane
 from stillhouse.gen.worker.leased_chunk import LeasedChunk
+from stillhouse.gen.worker.worker import Worker
 from stillhouse.schemas.budget import Budget
 from stillhouse.schemas.recipe import Recipe
 
@@ -48,7 +49,7 @@ def test_a_run_in_batches_gives_the_dataset(tmp_path: Path, api: str) -> None:
 @pytest.mark.usefixtures("parks")
 @pytest.mark.parametrize("api", APIS)
 def test_a_run_that_crashes_again_and_again_pays_nothing_twice(tmp_path: Path, api: str) -> None:
-    """At any moment: each intent has one batch at most, and each prompt is in one that was answered."""
+    """At any moment: each intent has at most one batch, and each prompt is in one that was answered."""
     write_source(tmp_path, questions(20))
 
     async def test(server: Server) -> None:
@@ -81,7 +82,7 @@ def test_a_creation_whose_reply_was_lost_is_found(tmp_path: Path, api: str) -> N
 
 @pytest.mark.usefixtures("quick")
 def test_downloads_that_break_off_are_repeated(tmp_path: Path) -> None:
-    """What came before is taken once."""
+    """Results from before the break count once."""
     write_source(tmp_path, questions(20))
 
     async def test(server: Server) -> None:
@@ -94,7 +95,7 @@ def test_downloads_that_break_off_are_repeated(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("api", APIS)
 def test_requests_that_expire_are_asked_twice_more(tmp_path: Path, api: str) -> None:
-    """Then they are Failures of their own kind, and nothing of them was billed."""
+    """Then they are Failures of the kind `expired`, and none of them was billed."""
     write_source(tmp_path, questions(20))
 
     async def test(server: Server) -> None:
@@ -113,7 +114,7 @@ def test_requests_that_expire_are_asked_twice_more(tmp_path: Path, api: str) -> 
 
 @pytest.mark.usefixtures("quick")
 def test_what_is_missing_refused_or_forgotten_is_asked_again(tmp_path: Path) -> None:
-    """A forgotten batch, one in ten lines missing: counted as perhaps billed."""
+    """A forgotten batch, and one in ten lines missing: they count as maybe billed."""
     write_source(tmp_path, questions(40))
 
     async def test(server: Server) -> None:
@@ -160,7 +161,7 @@ def test_no_more_batches_are_open_than_allowed(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("quick")
 def test_rounds_under_accept_are_batches(tmp_path: Path) -> None:
-    """What a check rejects is asked again in the next batch, beside an online teacher that asks its own."""
+    """An answer that a check rejects is replaced in the next batch, while an online teacher asks its own samples."""
     rows = [{"id": str(n), "question": f"What is {n} + 1?", "answer": str(n + 1)} for n in range(20)]
     write_source(tmp_path, rows)
 
@@ -203,7 +204,7 @@ def test_a_chunk_whose_samples_are_all_with_batches_is_held_by_nobody(tmp_path: 
 
     async def test(server: Server) -> None:
         recipe = batched(tmp_path, server, dataset={"prompts_per_shard": 3}, teacher={"batch": {"max_open": 30}})
-        crew: list[worker.Worker] = []
+        crew: list[Worker] = []
         run = asyncio.create_task(run_in_process(recipe, crew=crew.extend))
         store = open_dataset(recipe)
         while len((await asyncio.to_thread(stored_batches, store)).parked) < 20:
@@ -223,7 +224,7 @@ def test_a_chunk_whose_samples_are_all_with_batches_is_held_by_nobody(tmp_path: 
 
 @pytest.mark.usefixtures("parks")
 def test_a_full_teacher_has_what_is_parked_collected_first(tmp_path: Path) -> None:
-    """Two batches at a time, and twelve chunks: what waits for room does not keep away who makes it."""
+    """Two batches at a time, and twelve chunks: chunks that wait for room don't block those that make room."""
     write_source(tmp_path, questions(24))
 
     async def test(server: Server) -> None:
@@ -245,7 +246,7 @@ async def without_waiting(recipe: Recipe) -> Summary | str:
 @pytest.mark.usefixtures("parks")
 @pytest.mark.parametrize("max_open", [20, 2])
 def test_a_run_that_does_not_wait_ends_once_all_is_with_batches(tmp_path: Path, max_open: int) -> None:
-    """Or waits for the end of others; it says until when to collect, and the same call later collects what ended."""
+    """Or once it would wait for room; it says by when to collect, and the same call later collects what has ended."""
     write_source(tmp_path, questions(12))
 
     async def test(server: Server) -> None:
@@ -284,7 +285,7 @@ def test_batches_are_cancelled_and_what_they_finished_is_kept(tmp_path: Path, ap
         assert cancelled == (2, 0)
         again = await cancel_batches(recipe, store, transport=transport, clock=SYSTEM)
         await transport.close()
-        assert again == (2, 0)  # of one that has ended nothing more is to be said
+        assert again == (2, 0)  # nothing more is reported about a batch that has ended
         summary = await run_in_process(recipe)
         assert (summary.records, summary.failed) == (12, 0)
 
@@ -293,7 +294,7 @@ def test_batches_are_cancelled_and_what_they_finished_is_kept(tmp_path: Path, ap
 
 @pytest.mark.usefixtures("parks")
 def test_two_teachers_of_a_chunk_are_parked_together(tmp_path: Path) -> None:
-    """Not before the one online is done."""
+    """But not before the online one is done."""
     write_source(tmp_path, questions(10))
 
     async def test(server: Server) -> None:
@@ -315,7 +316,7 @@ def test_two_teachers_of_a_chunk_are_parked_together(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("quick")
 def test_open_batches_keep_a_dataset_open(tmp_path: Path) -> None:
-    """It is neither finished nor bound to another recipe, because their answers are paid for."""
+    """It is not finished, and can't be bound to another recipe, because their answers are paid for."""
     write_source(tmp_path, questions(10))
 
     async def test(server: Server) -> None:
@@ -334,7 +335,7 @@ def test_open_batches_keep_a_dataset_open(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("quick")
 def test_a_teacher_in_batches_works_beside_one_online(tmp_path: Path) -> None:
-    """On the same chunks, whichever comes last."""
+    """They share the same chunks, whichever finishes last."""
     write_source(tmp_path, questions(30))
 
     async def test(server: Server) -> None:
@@ -350,7 +351,7 @@ def test_a_teacher_in_batches_works_beside_one_online(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("quick")
 def test_a_teacher_is_not_asked_online_while_its_batches_are_open(tmp_path: Path) -> None:
-    """Nor left out, nor is its model changed: what the batches answer would be paid for twice."""
+    """It can't be left out either, and its model can't change: the batches' answers would be paid for twice."""
     write_source(tmp_path, questions(10))
 
     async def test(server: Server) -> None:
@@ -443,7 +444,7 @@ def test_a_sealed_chunk_is_not_kept_in_memory(tmp_path: Path, monkeypatch: pytes
 @pytest.mark.usefixtures("parks")
 def test_one_large_chunk_at_a_time_still_comes_to_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One waits until a batch may be opened, others are collected, asked again: the memory limit stops neither."""
-    monkeypatch.setattr(worker, "BATCHED_BYTES", 1)
+    monkeypatch.setattr(feeder, "BATCHED_BYTES", 1)
     write_source(tmp_path, questions(24))
 
     async def test(server: Server) -> None:

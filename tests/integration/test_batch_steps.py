@@ -131,7 +131,7 @@ def shared(store: Store) -> Store:
 @pytest.mark.parametrize("step", [Step(*each) for each in CALLS], ids="-".join)
 @pytest.mark.parametrize("api", APIS)
 def test_a_process_that_ends_at_a_call_pays_nothing_twice(tmp_path: Path, api: str, step: Step) -> None:
-    """Whatever the provider did, and whatever of it was known."""
+    """Whatever the provider did, and however much of it was known."""
     if (api, step.what) == ("anthropic", "upload"):
         pytest.skip("the requests are in the call that creates the batch")
     killed_and_resumed(tmp_path, api, step)
@@ -158,5 +158,5 @@ def test_what_a_batch_cost_is_not_free_again_because_its_end_was_not_written(tmp
 @pytest.mark.parametrize("what", WRITES)
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_process_that_ends_at_a_write_pays_nothing_twice(tmp_path: Path, when: str, what: str) -> None:
-    """Of the intent, the batch's name, the journal, the intent's end, the shard."""
+    """At the intent, the batch's name, the journal, the intent's end, or the shard."""
     killed_and_resumed(tmp_path, "openai-chat", Step(when, what))

@@ -59,7 +59,7 @@ def _batch_usd(row: dict[str, Any]) -> float:
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("api", [each for each in APIS if each != "together"])  # whose simulator has only batches
 def test_what_expires_is_asked_online(tmp_path: Path, api: str) -> None:
-    """Each prompt is answered once, and its record has the price of how; nothing is in a second batch."""
+    """Each prompt is answered once, at the price of the mode that answered; nothing is in a second batch."""
     write_source(tmp_path, questions(20))
     modes = Counter[str]()
 
@@ -132,7 +132,7 @@ def test_replies_of_no_use_are_asked_online(tmp_path: Path, status: int, body: A
 
 @pytest.mark.usefixtures("quick")
 def test_a_batch_that_is_refused_as_a_whole_asks_nothing(tmp_path: Path) -> None:
-    """So the next run puts its samples into another one."""
+    """The next run therefore puts its samples into another one."""
     write_source(tmp_path, questions(10))
 
     async def test(server: Server) -> None:
@@ -198,7 +198,7 @@ def test_a_run_that_crashes_again_and_again_pays_nothing_twice(tmp_path: Path, s
 
 @pytest.mark.usefixtures("parks")
 def test_a_budget_holds_over_batches_and_what_follows_them(tmp_path: Path) -> None:
-    """What expires was paid for by nobody, and is asked online with the money that comes back."""
+    """Requests that expire cost nothing, and are asked online with the money that comes back."""
     write_source(tmp_path, questions(20))
 
     async def test(server: Server) -> None:
@@ -217,7 +217,7 @@ def test_a_budget_holds_over_batches_and_what_follows_them(tmp_path: Path) -> No
 
 @pytest.mark.usefixtures("quick")
 def test_a_projection_has_the_price_of_what_was_asked(tmp_path: Path) -> None:
-    """As much of the rest is expected to go online as of what was answered."""
+    """The rest is expected to go online in the same proportion as before."""
     write_source(tmp_path, questions(40))
 
     async def test(server: Server) -> None:

@@ -29,7 +29,7 @@ def with_budget(recipe: Recipe, **limits: Any) -> Recipe:
 
 @pytest.mark.parametrize(("workers", "faults"), [(1, []), (2, FAULTS)])
 async def test_the_budget_holds_to_the_request(tmp_path: Path, workers: int, faults: list[Any]) -> None:
-    """A budget of 15 requests sends 15, whatever becomes of them; with more money the rest is asked."""
+    """A budget of 15 requests sends exactly 15, whatever their outcomes; with more money the rest is asked."""
     write_source(tmp_path, questions(10))
     recipe = recipe_of(tmp_path, ask={"samples": 2}, budget={"requests": 15}, teachers=[PRICED])
     log, crews = tmp_path / "log", Crews()
@@ -102,7 +102,7 @@ async def test_accepted_answers_end_with_the_budget_too(tmp_path: Path) -> None:
 
 
 async def test_what_was_not_paid_for_is_not_missed_once_enough_is_accepted(tmp_path: Path) -> None:
-    """Samples beyond the earlier `at_most` bring what the prompts lacked: nothing is left to ask, and that is done."""
+    """Samples beyond the earlier `at_most` supply what the prompts lacked: nothing is left, so the run is done."""
     write_source(tmp_path, questions(6))
     ask, checks = {"accept": 1, "at_most": 2}, [{"length": {"min": 1}}]
     recipe = recipe_of(tmp_path, ask=ask, checks=checks, budget={"requests": 3})

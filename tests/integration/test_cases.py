@@ -151,14 +151,14 @@ OF_A_RUN = {
 
 
 def test_every_reply_has_a_test() -> None:
-    """A new file in the folders that are tested here is not forgotten."""
+    """A new file in the folders tested here can't be forgotten."""
     tested = AT_ONCE.keys() | TWICE.keys() | OF_A_RUN
     folders = {name.partition("/")[0] for name in tested}
     assert {name for name in NAMES if name.partition("/")[0] in folders} == tested
 
 
 def test_every_case_is_named_by_a_test() -> None:
-    """Those without replies too; what is named is tried there."""
+    """Even those without replies; the test that names a case tries it."""
     modules = [path.read_text() for path in CASES.parent.glob("*/test_*.py")]
     folders = {path.name for path in CASES.iterdir() if (path / "expect.txt").exists()}
     assert {name for name in folders if not any(name in module for module in modules)} == set()
@@ -201,7 +201,7 @@ def rows(recipe: Recipe) -> dict[str, list[dict[str, Any]]]:
 
 
 def fate(row: dict[str, Any]) -> Fate:
-    """What became of a sample."""
+    """The outcome of a sample."""
     if row["folder"] == "data":
         return "data", row["completion"][0]["content"]
     return row["folder"], row.get("reject_reason") or row["kind"]
@@ -214,7 +214,7 @@ async def run(recipe: Recipe, *, within_s: float = 60.0, crew: list[Worker] | No
 
 
 async def test_what_settles_is_read_and_paid_once(tmp_path: Path) -> None:
-    """Kinds 5, 6 and 7: whole answers are records, words are understood, and no reply is paid for three times."""
+    """Kinds 5, 6 and 7: whole answers become records, errors are understood, and no reply is paid for three times."""
     names = [*AT_ONCE, *TWICE]
     prompts = [text for name in names for text in [*bad(name, 2), f"say {name[:5]} {len(name)} {name}"]]
     async with serving(CaseServer(latency_s=0.005)) as server:
@@ -312,7 +312,7 @@ FOR_ALL = [
 
 @pytest.mark.parametrize(("name", "words"), FOR_ALL)
 async def test_a_run_whose_answers_are_all_of_no_use_stops(tmp_path: Path, name: str, words: str) -> None:
-    """Kind 3: exit 1 with the reason, long before all is paid; the same command again asks nothing that was paid."""
+    """Kind 3: exit 1 with the reason, long before all is paid; the same command repeats nothing that was paid."""
     async with serving(CaseServer()) as server:
         recipe = case_recipe(tmp_path, server.url, bad(name, 300), per_shard=200)
         with pytest.raises(StillhouseError, match=words) as raised:
@@ -356,7 +356,7 @@ async def test_a_corrected_setting_takes_the_answers_that_are_paid_for(
     ("name", "kind"), [("02-403-one-prompt/html", "bad_request"), ("58-429-for-one/429", "overload")]
 )
 async def test_one_prompt_is_not_the_account(tmp_path: Path, name: str, kind: str) -> None:
-    """Kind 4: a refusal that others do not meet ends as that sample's Failure, after a few tries."""
+    """Kind 4: a refusal that other prompts don't get ends as that sample's Failure, after a few tries."""
     prompts = good(200)
     prompts.insert(90, bad(name)[0])
     async with serving(CaseServer(latency_s=0.002)) as server:
@@ -378,7 +378,7 @@ async def test_one_prompt_is_not_the_account(tmp_path: Path, name: str, kind: st
     ],
 )
 async def test_a_refusal_of_all_pauses_the_run(tmp_path: Path, name: str, words: str) -> None:
-    """Exit 3 with little asked in vain, from the start or after 100 good answers; nothing fails."""
+    """Exit 3 after few wasted requests, from the start or after 100 good answers; nothing fails."""
     for limit in (0, 100):
         async with serving(CaseServer(limit=limit, then=name)) as server:
             recipe = case_recipe(tmp_path / str(limit), server.url, good(300))
@@ -392,7 +392,7 @@ async def test_a_refusal_of_all_pauses_the_run(tmp_path: Path, name: str, words:
 async def test_a_gateway_time_limit_is_the_answers_own(
     tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A bounded number of tries that may be billed; the others are served meanwhile, and the words help."""
+    """A limited number of tries that may be billed; other prompts are served meanwhile, and the message helps."""
     async with serving(CaseServer(latency_s=0.01, hurry=2.0)) as server:
         recipe = case_recipe(tmp_path, server.url, [*bad(name), *good(60)], max_attempts=2)
         summary = await run(recipe)
@@ -402,7 +402,7 @@ async def test_a_gateway_time_limit_is_the_answers_own(
 
 
 async def test_answers_that_take_too_long_are_given_up_early(tmp_path: Path) -> None:
-    """Case 43: two deadlines at full price, not six, and the words say what to change."""
+    """Case 43: two deadlines at full price, not six, and the message says what to change."""
     async with serving(CaseServer(latency_s=0.01)) as server:
         recipe = case_recipe(tmp_path, server.url, [*bad("43-deadline/slow"), *good(20)], timeout_s=0.5)
         summary = await run(recipe)
@@ -434,7 +434,7 @@ async def test_choices_of_null_are_waited_out(tmp_path: Path) -> None:
 
 
 async def test_a_prompt_that_gets_null_for_ever_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Case 11: after growing waits, while others are served; none of the tries is counted as billed."""
+    """Case 11: after longer and longer waits, while others are served; no attempt counts as billed."""
     monkeypatch.setattr(random, "uniform", lambda low, high: high / 20)
     monkeypatch.setattr(evidence, "OVERLOAD_S", 1.0)
     async with serving(CaseServer()) as server:
@@ -457,7 +457,7 @@ async def test_a_limit_without_a_reset_costs_few_refusals(tmp_path: Path) -> Non
 
 
 async def test_an_upstream_that_is_down_for_all_is_waited_out(tmp_path: Path) -> None:
-    """Case 74: every request fails for a while, behind a gateway that lives: no Failure."""
+    """Case 74: every request fails for a while behind a working gateway: no Failure."""
     async with serving(CaseServer(limit=0, then="74-gateway-upstream-down/500", hurry=8.0)) as server:
         recipe = case_recipe(tmp_path, server.url, good(40))
         summary = await run(recipe)
@@ -465,7 +465,7 @@ async def test_an_upstream_that_is_down_for_all_is_waited_out(tmp_path: Path) ->
 
 
 async def test_a_server_that_fails_at_every_request_is_given_up(tmp_path: Path) -> None:
-    """Case 39: exit 3 with its words, and not six attempts for each sample of a chunk."""
+    """Case 39: exit 3 with the server's message, instead of six attempts for each sample of a chunk."""
     async with serving(CaseServer(limit=0, then="39-system-role/500")) as server:
         recipe = case_recipe(tmp_path, server.url, good(300))
         patience = recipe.run.model_copy(update={"give_up_after_s": 2.0})
@@ -476,7 +476,7 @@ async def test_a_server_that_fails_at_every_request_is_given_up(tmp_path: Path) 
 
 
 async def test_a_login_page_in_the_middle_pauses_the_run(tmp_path: Path) -> None:
-    """Not a Failure for each sample that is left; the same command then asks the rest, and `retry` what failed."""
+    """The remaining samples don't become Failures; the same command asks them, and `retry` those that failed."""
     async with serving(CaseServer(limit=60, then="51-odd-bodies/login-html")) as server:
         recipe = case_recipe(tmp_path, server.url, good(300))
         with pytest.raises(Paused, match=r"all failed as malformed .*web page"):
@@ -491,7 +491,7 @@ async def test_a_login_page_in_the_middle_pauses_the_run(tmp_path: Path) -> None
 
 
 async def test_headers_that_lie_are_not_believed_for_ever(tmp_path: Path) -> None:
-    """Case 65: nothing left for an hour, and every request is answered."""
+    """Case 65: headers say that nothing is left for an hour, yet every request is answered."""
     async with serving(CaseServer()) as server:
         recipe = case_recipe(tmp_path, server.url, bad("65-headers-lie/remaining-0", 60))
         summary = await run(recipe, within_s=40)
@@ -500,7 +500,7 @@ async def test_headers_that_lie_are_not_believed_for_ever(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(("status", "ends"), [("404", "records"), ("401", "paused")])
 async def test_what_one_endpoint_of_two_refuses_is_the_endpoints_fault(tmp_path: Path, status: str, ends: str) -> None:
-    """Case 57: another model is behind one: its samples go to the other, none fails; a refused key pauses by name."""
+    """Case 57: one serves another model: its samples go to the other, none fails; a refused key pauses by name."""
     async with serving(CaseServer(latency_s=0.005, status_for_all=status)) as server:
         wrong = server.url.removesuffix("/v1") + "/all/57-endpoint-404/404/v1"
         recipe = case_recipe(tmp_path, server.url, good(60), base_url=None, endpoints=[server.url, wrong])
@@ -553,7 +553,7 @@ async def test_a_teacher_is_asked_with_parameters_of_its_own(tmp_path: Path) -> 
 
 
 async def test_one_teacher_of_two_that_refuses_everything_stops_the_run(tmp_path: Path) -> None:
-    """Case 19: b's samples all fail alike, though a answers."""
+    """Case 19: b's samples all fail in the same way, although a answers."""
     async with serving(CaseServer()) as server:
         wrong = server.url.removesuffix("/v1") + "/all/19-per-teacher/temperature/v1"
         recipe = case_recipe(tmp_path, server.url, good(200), per_shard=20, ask={"temperature": 0.7}, account="a")

@@ -28,7 +28,7 @@ def teacher(url: str, **changes: Any) -> dict[str, Any]:
 
 
 def found(root: Path, **changes: Any) -> dict[str, Finding]:
-    """The findings on a recipe by name; of two with one name the last."""
+    """The findings on a recipe, by name; the last one if two have the same name."""
     write_source(root, questions(3))
     return {finding.name: finding for finding in examine_recipe(recipe_of(root, **changes))}
 
@@ -57,7 +57,7 @@ def replying(status: int, body: dict[str, Any], **headers: str) -> Iterator[str]
 
 
 def test_all_is_well_and_nothing_is_left(tmp_path: Path) -> None:
-    """A teacher is asked once, shortly; no dataset comes to be."""
+    """A teacher is asked once, briefly; no dataset is created."""
     log = tmp_path / "log.jsonl"
     with simulator.start(SimulatorSettings(log=str(log))) as server:
         findings = found(tmp_path, teachers=[teacher(server.url)])
@@ -94,14 +94,14 @@ def test_a_refused_key_is_named_and_not_shown(tmp_path: Path, monkeypatch: pytes
 def test_what_a_teacher_replies_says_what_to_do(
     tmp_path: Path, status: int, message: str, state: str, mend: str
 ) -> None:
-    """Waiting is not a fault of the recipe; the rest is."""
+    """A teacher that needs time is not the recipe's fault; everything else is."""
     with replying(status, {"error": {"message": message}}) as url:
         finding = found(tmp_path, teachers=[teacher(url)])["teacher t"]
     assert (finding.state, mend in finding.mend) == (state, True), finding
 
 
 def test_a_clock_that_is_off_is_said(tmp_path: Path) -> None:
-    """By the Date of the teacher's reply."""
+    """The Date of the teacher's reply shows it."""
     answer = {
         "choices": [{"finish_reason": "stop", "message": {"role": "assistant", "content": "hello"}}],
         "model": "m",
@@ -112,7 +112,7 @@ def test_a_clock_that_is_off_is_said(tmp_path: Path) -> None:
 
 
 def test_an_absent_teacher_source_and_key(tmp_path: Path) -> None:
-    """Each is a finding of its own, and the others are still tried."""
+    """Each is a separate finding, and the others are still tried."""
     (tmp_path / "other").mkdir()
     absent = [
         teacher("http://127.0.0.1:1/v1", name="a"),
@@ -127,13 +127,13 @@ def test_an_absent_teacher_source_and_key(tmp_path: Path) -> None:
 
 
 def test_a_store_that_can_not_be_written(tmp_path: Path) -> None:
-    """A file where the dataset should be."""
+    """A file is where the dataset should be."""
     (tmp_path / "out").write_text("in the way")
     assert found(tmp_path)["dataset"].state == "fail"
 
 
 def test_the_command_exits_1_where_something_fails(tmp_path: Path) -> None:
-    """With a Ray address that is none, and JSON for machines."""
+    """For example with an invalid Ray address; `--json` prints JSON."""
     write_source(tmp_path, questions(3))
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(dump_recipe(recipe_of(tmp_path)))

@@ -51,7 +51,7 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 
 @pytest.fixture(scope="module")
 def cluster(lake: S3Server) -> Iterator[dict[str, str]]:
-    """What is in the environment of a script that is to join it: Ray by itself joins any that it finds."""
+    """The environment of a script that should join the cluster: without it, Ray joins any cluster that it finds."""
     ray = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
     try:
         yield {"RAY_ADDRESS": ray.address}
@@ -82,7 +82,7 @@ def run(*command: str | Path, env: dict[str, str] | None = None) -> str:
 
 @pytest.mark.slow
 def test_example_read(dataset: Path, cluster: dict[str, str], tmp_path: Path) -> None:
-    """Four readers print the same count, of records that are there once."""
+    """Four readers print the same count, and no record appears twice."""
     printed = run(sys.executable, SCRIPTS / "example_read.py", dataset, env=cluster | {"HF_HOME": str(tmp_path)})
     assert printed.splitlines() == ["datasets: 100", "duckdb: 100", "polars: 100", "ray data: 100"]
     (counted,) = duckdb.execute(
@@ -137,7 +137,7 @@ def test_example_on_policy(trl_python: str, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_example_sft_learns_tool_calls(trl_python: str, tmp_path: Path) -> None:
-    """Records whose answers call tools, beside others that do not: the calls are in what is trained on."""
+    """Some records call tools and others don't: the calls are in the text that is trained on."""
     write_source(
         tmp_path, [{"id": f"q{n}", "question": f"{'[[38-tool-calls/call]] ' * (n % 2)}{n}"} for n in range(16)]
     )
@@ -273,7 +273,7 @@ def test_example_stream(dataset: Path, on_s3: Callable[[Path], str], cluster: di
 
 @pytest.mark.slow
 def test_example_stream_gives_tensors(trl_python: str, dataset: Path, cluster: dict[str, str], tmp_path: Path) -> None:
-    """From a disk, with torch beside Ray: the batches are padded tensors as wide as the longest answer in bytes."""
+    """From a disk, with torch next to Ray: the batches are padded tensors as wide as the longest answer in bytes."""
     if subprocess.run([trl_python, "-c", "import ray, torch"], capture_output=True).returncode != 0:
         pytest.skip(f"{trl_python} has no ray beside torch; install ray[data] there, or torch here")
     printed = run(trl_python, SCRIPTS / "example_stream.py", dataset, env=cluster | {"HF_HOME": str(tmp_path)})

@@ -60,7 +60,7 @@ def test_it_is_sound(recipe: Recipe) -> None:
 
 
 async def test_it_is_resumed_and_retried(recipe: Recipe) -> None:
-    """Answers in its journals are not asked again; what is left is; its Failures are retried."""
+    """Answers in its journals are not asked again, but the rest is; its Failures are retried."""
     asked = with_log(recipe)
     summary = await run_in_process(asked)
     assert (summary.state, summary.remaining) == ("done", 0)
@@ -83,7 +83,7 @@ async def test_it_is_resumed_and_retried(recipe: Recipe) -> None:
 
 @pytest.mark.parametrize("finished", [True, False], ids=["finished", "open"])
 async def test_its_samples_grow(recipe: Recipe, finished: bool) -> None:
-    """Its plans do not say how many they were made with: what is new is asked besides, of every prompt."""
+    """Its plans don't say how many samples they had: the new ones are asked in addition, for every prompt."""
     asked = with_log(recipe)
     if finished:
         await run_in_process(asked)

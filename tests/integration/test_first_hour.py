@@ -31,7 +31,7 @@ def said(*args: str, code: int = 0) -> str:
 
 
 def test_a_sample_is_a_pilot_and_then_a_plan() -> None:
-    """What the pilot came to stands before the plan, unless a program reads it; nothing is left to ask here."""
+    """The pilot's result is printed before the plan, except in JSON; nothing is left to ask here."""
     said("init", "prompts.jsonl")
     asyncio.run(run_in_process(read_recipe("recipe.yaml")))
     both = said("plan", "recipe.yaml", "--sample", "20")
@@ -50,7 +50,7 @@ def test_a_sample_is_a_pilot_and_then_a_plan() -> None:
     [("run", "--follow", ("--limit", "2")), ("submit", "--follow-source", ("--finish",))],
 )
 def test_a_source_is_not_followed_to_an_end(command: str, option: str, other: tuple[str, ...]) -> None:
-    """What ends by itself and what does not can't be had together."""
+    """Options for a run that ends and options for one that doesn't are refused together."""
     done = CliRunner().invoke(main, [command, "recipe.yaml", option, *other])
     assert done.exit_code == 2
     assert f"expected {option} or {other[0]}, got both" in done.output

@@ -46,7 +46,7 @@ async def asked(recipe: Recipe, *, settings: dict[str, Any] | None = None, **how
 
 
 async def cut(recipe: Recipe, *, answers: int) -> int:
-    """A run that falls once so many answers were received; how many were."""
+    """A run that crashes once this many answers were received; returns how many were."""
     workers: list[Worker] = []
     async with at_a_teacher(recipe, latency_s=0.05, latency_spread=0.5) as ready:
         running = asyncio.ensure_future(run_in_process(ready, crew=workers.extend))
@@ -65,7 +65,7 @@ def samples(recipe: Recipe) -> Counter[tuple[str, int]]:
 
 
 def assert_whole(recipe: Recipe, summary: Summary, *, prompts: int, each: int) -> None:
-    """Every sample of every prompt is there once, and so says everything that looks."""
+    """Every sample of every prompt is there once, and every view of the dataset agrees."""
     assert (summary.state, summary.remaining) == ("done", 0)
     assert summary.records + summary.rejected + summary.failed == prompts * each
     assert samples(recipe) == dict.fromkeys(((f"q{n}", k) for n in range(prompts) for k in range(each)), 1)
@@ -78,7 +78,7 @@ def assert_whole(recipe: Recipe, summary: Summary, *, prompts: int, each: int) -
 
 
 def growing(tmp_path: Path, wanted: int, **changes: Any) -> Recipe:
-    """25 prompts, so many samples each."""
+    """25 prompts with this many samples each."""
     return recipe_of(tmp_path, ask={"samples": wanted}, **changes)
 
 
@@ -105,7 +105,7 @@ async def test_grown_samples_ask_what_is_new_alone(tmp_path: Path) -> None:
 
 
 async def test_samples_never_shrink(tmp_path: Path) -> None:
-    """A refusal names the field, what is there, and the way out; so does `ask` besides."""
+    """The refusal names the field, the present value and the way out; asking for the same number is fine."""
     write_source(tmp_path, questions(3))
     await asked(growing(tmp_path, 3))
     with pytest.raises(DatasetError, match=r"ask\.samples: expected at least 3, .* got 2; .* another dataset\.path"):
@@ -114,7 +114,7 @@ async def test_samples_never_shrink(tmp_path: Path) -> None:
 
 
 async def test_growth_is_resumed_after_a_crash(tmp_path: Path) -> None:
-    """Every answer that was received counts, whichever generation it is of."""
+    """Every answer that was received counts, whichever generation it belongs to."""
     write_source(tmp_path, questions(25))
     await asked(growing(tmp_path, 1))
     received = await cut(growing(tmp_path, 3), answers=20)
@@ -124,7 +124,7 @@ async def test_growth_is_resumed_after_a_crash(tmp_path: Path) -> None:
 
 
 async def test_samples_that_grow_before_the_first_are_there(tmp_path: Path) -> None:
-    """The open generation keeps its numbers; what is new comes once it is sealed, in the same run."""
+    """The open generation keeps its numbers; the new samples follow once it is sealed, in the same run."""
     write_source(tmp_path, questions(25))
     received = await cut(growing(tmp_path, 2), answers=15)
     summary = await asked(growing(tmp_path, 3))
@@ -143,7 +143,7 @@ async def test_equal_answers_are_kept_once_over_growth(tmp_path: Path) -> None:
 
 
 async def test_failures_of_grown_samples_are_retried(tmp_path: Path) -> None:
-    """Numbered as they were planned; a retry before a growth and one after it do not meet."""
+    """They keep the numbers they were planned with; a retry before a growth and one after it don't collide."""
     write_source(tmp_path, questions(20))
     refusing = {"faults": [{"kind": "status", "status": 400, "share": 0.3}], "seed": 3}
     first = await asked(growing(tmp_path, 1), settings=refusing)
@@ -185,7 +185,7 @@ def test_a_new_file_is_leased_while_the_old_generation_is_open(tmp_path: Path) -
 
 
 async def test_a_file_that_comes_during_a_crash_is_asked_in_one_run(tmp_path: Path) -> None:
-    """With duplicates of the old file's prompts dropped as ever."""
+    """Prompts that duplicate the old file's are dropped as usual."""
     write_source(tmp_path, questions(25))
     recipe = recipe_of(tmp_path)
     received = await cut(recipe, answers=5)
@@ -212,7 +212,7 @@ def moved(root: Path) -> Path:
 
 
 def copied(root: Path) -> Path:
-    """A copy with other times is gone on with, though the first is still there."""
+    """A copy with other times can be resumed, although the original still exists."""
     shutil.copytree(root, root.with_name("copy"), copy_function=shutil.copyfile)
     return root.with_name("copy")
 
@@ -225,7 +225,7 @@ def replaced(root: Path) -> Path:
 
 
 def touched(root: Path) -> Path:
-    """The file was written again with what it held."""
+    """The file was written again with the same content."""
     path = root / "source" / "a.jsonl"
     path.write_bytes(path.read_bytes())
     return root
@@ -256,7 +256,7 @@ async def test_a_copy_of_a_file_beside_it_is_a_file(tmp_path: Path) -> None:
 
 
 async def test_a_file_of_other_content_is_refused_by_name(tmp_path: Path) -> None:
-    """Case 44-grown: whether it grew or changed within its size, with the way out."""
+    """Case 44-grown: whether it grew or changed within the same size; the message gives the way out."""
     write_source(tmp_path, questions(5))
     await asked(recipe_of(tmp_path))
     for rows in (questions(6), [*questions(4), {"id": "q4", "question": "what is 9 + 1?"}]):
@@ -266,7 +266,7 @@ async def test_a_file_of_other_content_is_refused_by_name(tmp_path: Path) -> Non
 
 
 async def test_a_pilot_is_gone_on_from_after_a_move(tmp_path: Path) -> None:
-    """Where its generation ended in the file, wherever that is now."""
+    """It resumes where its generation ended in the file, wherever that file is now."""
     root = tmp_path / "root"
     write_source(root, questions(24))
     await asked(recipe_of(root), limit=10)
@@ -281,7 +281,7 @@ async def test_a_pilot_is_gone_on_from_after_a_move(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("between", [True, False], ids=["a run between", "at once"])
 async def test_another_file_where_a_moved_one_was_is_another(tmp_path: Path, between: bool) -> None:
-    """As logs are rotated: two planned files have had one url, and failures and growth find the rows of each."""
+    """As with rotated logs: two planned files have had one URL, and failures and growth find the rows of each."""
     refusing = {"faults": [{"kind": "status", "status": 400, "share": 0.5}], "seed": 3}
     path = write_source(tmp_path, questions(8))
     await asked(growing(tmp_path, 1), settings=refusing)
@@ -296,7 +296,7 @@ async def test_another_file_where_a_moved_one_was_is_another(tmp_path: Path, bet
 
 
 async def test_growth_whose_source_is_gone_plans_nothing(tmp_path: Path) -> None:
-    """It names the file; the dataset can be gone on with as it was, and grows once the file is back."""
+    """It names the file; the dataset can be resumed as it was, and grows once the file is back."""
     path = write_source(tmp_path, questions(5))
     write_source(tmp_path, questions(5, start=5), name="b.jsonl")
     await asked(growing(tmp_path, 2))
@@ -312,7 +312,7 @@ async def test_growth_whose_source_is_gone_plans_nothing(tmp_path: Path) -> None
 
 
 async def test_files_of_one_size_and_time_that_swapped_names(tmp_path: Path) -> None:
-    """What a file holds says which it is, where a local disk's etag can't."""
+    """The content identifies a file where a local disk's etag can't."""
     for name, start in (("a.jsonl", 10), ("b.jsonl", 35)):
         write_source(tmp_path, questions(25, start=start), name=name)
         os.utime(tmp_path / "source" / name, (1.7e9, 1.7e9))

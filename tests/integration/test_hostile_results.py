@@ -1,4 +1,4 @@
-"""Files of results that hold what they should not, lack what they should hold, or are larger than memory."""
+"""Result files that contain what they should not, lack what they should contain, or are larger than memory."""
 
 import asyncio
 import json
@@ -59,7 +59,7 @@ def spoiled(lines: list[bytes]) -> list[bytes]:
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("api", APIS)
 def test_junk_strangers_and_duplicates_change_nothing(tmp_path: Path, api: str) -> None:
-    """The first result of a request is its answer; what is not a result of this batch is passed over."""
+    """The first result of a request is its answer; anything that isn't a result of this batch is skipped."""
     write_source(tmp_path, questions(10))
 
     async def test(server: Server) -> None:
@@ -80,7 +80,7 @@ def test_junk_strangers_and_duplicates_change_nothing(tmp_path: Path, api: str) 
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("api", APIS)
 def test_only_what_is_missing_is_asked_again(tmp_path: Path, api: str) -> None:
-    """As perhaps billed, for nothing tells whether the provider served it."""
+    """It counts as maybe billed, because nothing shows if the provider served it."""
     write_source(tmp_path, questions(10))
 
     async def test(server: Server) -> None:
@@ -99,7 +99,7 @@ def test_only_what_is_missing_is_asked_again(tmp_path: Path, api: str) -> None:
 
 
 def memory_bytes() -> int:
-    """What this process has in memory."""
+    """The memory that this process uses."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 

@@ -1,4 +1,4 @@
-"""HttpTransport against real sockets: whatever a server does, a Reply, NotSent or Lost comes of it, in time."""
+"""HttpTransport against real sockets: whatever a server does results in a Reply, NotSent or Lost, in time."""
 
 import asyncio
 import base64
@@ -196,7 +196,7 @@ async def test_a_thousand_requests_at_once(http: HttpTransport) -> None:
 
 
 async def test_a_redirect_is_a_reply_and_is_not_followed(http: HttpTransport) -> None:
-    """Neither the prompt nor the key goes where a 307 points."""
+    """Neither prompt nor key is sent where a 307 points."""
     visits: list[int] = []
 
     async def elsewhere(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -211,7 +211,7 @@ async def test_a_redirect_is_a_reply_and_is_not_followed(http: HttpTransport) ->
 
 
 async def test_an_early_refusal_of_a_long_body_is_a_reply(http: HttpTransport) -> None:
-    """A 413 that is sent before the request is read, and with the connection held open, comes through at once."""
+    """A 413 sent before the request is read, on a connection that stays open, comes through at once."""
 
     async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -257,14 +257,14 @@ def _zstd(data: bytes) -> bytes:
 async def test_a_compressed_reply_is_decoded(
     http: HttpTransport, encoding: bytes, encode: Callable[[bytes], bytes]
 ) -> None:
-    """Some proxies compress though `identity` was asked for, or name what they did wrongly."""
+    """Some proxies compress although `identity` was requested, or state the wrong encoding."""
     async with listening(answering(chunked(encode(b'{"a": 1}'), b"Content-Encoding: %b\r\n" % encoding))) as url:
         assert (await post(http, url)).body == b'{"a": 1}'
 
 
 @pytest.mark.parametrize("encoding", [b"gzip", b"deflate", b"br", b"zstd", b"made-up"])
 async def test_what_can_not_be_decoded_comes_as_it_is(http: HttpTransport, encoding: bytes) -> None:
-    """A body that did arrive is the caller's to keep, whatever it is."""
+    """A body that arrived is kept, whatever it is."""
     async with listening(answering(chunked(b"\xff no such thing", b"Content-Encoding: %b\r\n" % encoding))) as url:
         assert (await post(http, url)).body == b"\xff no such thing"
 
@@ -279,7 +279,7 @@ async def test_a_gzip_bomb_is_lost_at_the_bound(http: HttpTransport) -> None:
 
 
 async def test_an_endless_body_is_lost_at_the_bound(http: HttpTransport) -> None:
-    """No more than 64 MiB and what the sockets hold is taken from a server that never stops."""
+    """Only 64 MiB, and what the sockets hold, are read from a server that never stops."""
     sent = 0
 
     async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -319,7 +319,7 @@ async def test_a_cut_connection_is_lost(http: HttpTransport, fault: dict[str, An
 
 @pytest.mark.parametrize("fault", [{"kind": "hang"}, {"kind": "trickle", "over_s": 60.0}], ids=str)
 async def test_the_deadline_is_for_the_whole_exchange(http: HttpTransport, fault: dict[str, Any]) -> None:
-    """Silence and a trickle alike end after timeout_s."""
+    """Both silence and a trickle end after timeout_s."""
     async with simulator(faults=[fault], output_tokens=(5000, 5000)) as url:
         start = time.monotonic()
         with pytest.raises(Lost, match=r"within timeout_s \(0\.3 s\); raise it"):
@@ -366,7 +366,7 @@ async def test_a_server_that_does_not_read_meets_the_deadline(http: HttpTranspor
     tail=st.binary(max_size=200),
 )
 def test_any_bytes_are_a_reply_or_lost(head: bytes, tail: bytes) -> None:
-    """No answer makes `post` raise anything else."""
+    """`post` never raises anything else, whatever the server sends."""
 
     async def ask() -> Reply | Lost:
         http = HttpTransport()
@@ -408,7 +408,7 @@ async def test_a_connection_closed_between_requests_costs_nothing(http: HttpTran
 
 
 async def test_a_connection_closed_under_a_request_is_lost(http: HttpTransport) -> None:
-    """On a connection used before, closed with the request on its way: nobody knows if it was served, so no retry."""
+    """On a reused connection that closes with the request on its way: it may have been served, so there is no retry."""
     requests = 0
 
     async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -426,7 +426,7 @@ async def test_a_connection_closed_under_a_request_is_lost(http: HttpTransport) 
 
 
 async def test_what_is_not_sent_was_never_seen(http: HttpTransport) -> None:
-    """Requests that race with the closing of their connection: none is called unsent that the server read."""
+    """Requests race with their connection's closing: none that the server read is reported as not sent."""
     seen = unsent = 0
 
     async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -509,7 +509,7 @@ async def test_a_connection_that_does_not_come_about_is_not_sent() -> None:
 
 
 def certificate(folder: Path, *, host: str = "127.0.0.1", days: int = 1) -> tuple[ssl.SSLContext, Path]:
-    """(a server's context, its certificate's file); with negative `days` it expired so long ago."""
+    """(a server's context, its certificate's file); with negative `days`, it expired that long ago."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a teacher")])
     names: list[x509.GeneralName] = (
@@ -560,7 +560,7 @@ async def test_a_self_signed_certificate_is_not_sent(http: HttpTransport, tmp_pa
 async def test_an_expired_or_foreign_certificate_is_not_sent(
     http: HttpTransport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: dict[str, Any]
 ) -> None:
-    """Trusted once, or for another host."""
+    """It was trusted once, or is for another host."""
     context, file = certificate(tmp_path, **wrong)
     monkeypatch.setenv("SSL_CERT_FILE", str(file))
     async with listening(answering(OK), tls=context) as url:
@@ -570,7 +570,7 @@ async def test_an_expired_or_foreign_certificate_is_not_sent(
 
 
 async def test_a_handshake_that_breaks_is_no_fault_of_the_certificate(http: HttpTransport) -> None:
-    """A balancer that cuts handshakes under load is away for a moment, not wrong for good."""
+    """A load balancer that cuts handshakes under load is away for a moment, not permanently wrong."""
 
     async def cut(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(10)
@@ -620,7 +620,7 @@ async def test_a_proxy_that_refuses_the_tunnel_is_not_sent(
 async def test_passwords_of_netrc_are_not_sent(
     http: HttpTransport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The key comes from the recipe's reference and from nowhere else."""
+    """The key comes only from the recipe's reference."""
     (tmp_path / "netrc").write_text("machine 127.0.0.1 login me password canary\n")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     heads: list[bytes] = []

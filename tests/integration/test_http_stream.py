@@ -105,7 +105,7 @@ async def test_many_packets_are_gathered_and_none_is_lost(http: HttpTransport) -
 
 
 async def test_a_stream_that_brings_only_pings_has_stalled(http: HttpTransport) -> None:
-    """Its own time-out, long before the deadline; its words name the setting."""
+    """It times out long before the deadline; the message names the setting."""
     pings: list[bytes | float] = [chunk(PING), 0.05]
     async with serving([HEAD, chunk(EVENT), *pings * 100]) as (url, _):
         began = time.monotonic()
@@ -116,7 +116,7 @@ async def test_a_stream_that_brings_only_pings_has_stalled(http: HttpTransport) 
 
 
 async def test_slow_events_are_no_stall(http: HttpTransport) -> None:
-    """Nor is what comes before the first one: a model may think, a server may queue."""
+    """The time before the first event doesn't count either: a model may think, a server may queue."""
     events: list[bytes | float] = [chunk(EVENT), 0.2]
     script = [HEAD, 0.6, chunk(PING), *events * 4, chunk(DONE), LAST]
     async with serving(script) as (url, _):
@@ -124,7 +124,7 @@ async def test_slow_events_are_no_stall(http: HttpTransport) -> None:
 
 
 async def test_the_deadline_is_for_the_whole_stream(http: HttpTransport) -> None:
-    """However lively it is."""
+    """However active the stream is."""
     events: list[bytes | float] = [chunk(EVENT), 0.02]
     async with serving([HEAD, *events * 500]) as (url, _):
         with pytest.raises(Lost, match="timeout_s") as lost:
@@ -159,7 +159,7 @@ async def test_a_cut_stream_is_lost(http: HttpTransport, script: Script) -> None
     ids=["no last chunk", "silence", "pings for ever", "ended by its close"],
 )
 async def test_nothing_is_missing_behind_the_end_marker(http: HttpTransport, script: Script) -> None:
-    """A server that never ends the body, or cuts it there, has answered all the same."""
+    """A server that never ends the body, or cuts it after the marker, has still answered."""
     async with serving(script) as (url, _):
         began = time.monotonic()
         assert (await get(http, url)).body.startswith(EVENT + DONE)
@@ -174,7 +174,7 @@ async def test_nothing_is_missing_behind_the_end_marker(http: HttpTransport, scr
 async def test_what_came_of_a_stream_before_it_was_cut_is_kept(
     http: HttpTransport, script: list[bytes | float], timeout_s: float
 ) -> None:
-    """However it ended; nothing of a reply that is not a stream."""
+    """However it ended; nothing is kept of a reply that is not a stream."""
     pieces = [chunk(step) if isinstance(step, bytes) else step for step in script]
     for head, came in ((HEAD, EVENT[:30]), (HEAD.replace(b"text/event-stream", b"application/json"), None)):
         async with serving([head, *pieces]) as (url, _):
@@ -185,7 +185,7 @@ async def test_what_came_of_a_stream_before_it_was_cut_is_kept(
 
 
 async def test_an_endless_stream_is_lost_at_the_bound(http: HttpTransport) -> None:
-    """64 MiB and no more, the server being held back meanwhile."""
+    """At 64 MiB; the server is slowed down meanwhile."""
     piece = chunk(EVENT * 4000)
     async with serving([HEAD, *[piece] * (2 + MAX_REPLY_BYTES // len(piece))]) as (url, _):
         with pytest.raises(Lost, match="larger than 64 MiB"):
@@ -193,7 +193,7 @@ async def test_an_endless_stream_is_lost_at_the_bound(http: HttpTransport) -> No
 
 
 async def test_a_compressed_stream_is_decoded(http: HttpTransport) -> None:
-    """Though nothing of it can be read on the way."""
+    """Although none of it can be read along the way."""
     body = gzip.compress(EVENT + DONE)
     head = HEAD.replace(b"\r\n\r\n", b"\r\ncontent-encoding: gzip\r\n\r\n")
     async with serving([head, chunk(body[:20]), 0.05, chunk(body[20:]), LAST]) as (url, _):
@@ -222,13 +222,13 @@ def test_any_packets_make_the_same_body(pieces: list[bytes], data: st.DataObject
 
 
 async def test_the_bound_is_kept_in_memory() -> None:
-    """At the packet that passes it."""
+    """It applies at the packet that exceeds it."""
     with pytest.raises(TooLarge):
         await read_in([b"x" * 4000, b"x" * 97])
 
 
 async def test_a_server_that_closes_behind_its_streams_loses_no_request(http: HttpTransport) -> None:
-    """As llama.cpp's does, though its headers say otherwise: each stream gets a connection of its own."""
+    """As llama.cpp's does, although its headers say otherwise: each stream gets a connection of its own."""
     async with serving([HEAD, chunk(EVENT), chunk(DONE), LAST]) as (url, ports):
         for _ in range(20):
             assert (await get(http, url)).body == EVENT + DONE

@@ -59,7 +59,7 @@ def recipe_with(root: Path, url: str, *apis: str, **changes: Any) -> Recipe:
 
 
 def seen(data: bytes) -> str:
-    """How the simulator's answers begin that saw this image."""
+    """The start of the simulator's answers to prompts with this image."""
     return f"In view: {hashlib.sha256(data).digest()[:4].hex()}. "
 
 
@@ -129,7 +129,7 @@ async def test_text_sources_hold_urls(tmp_path: Path) -> None:
 
 
 async def test_links_are_never_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The teacher is given the link; its host hears nothing of plan, run, card, report and verify."""
+    """The teacher gets the link; plan, run, card, report and verify never contact its host."""
     came: list[str] = []
     look_up = socket.getaddrinfo
 

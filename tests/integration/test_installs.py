@@ -37,7 +37,7 @@ def test_an_editable_install_runs_in_a_hostile_folder(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The console command in an environment of its own: the wheel from the sdist with the extra `checks`, no more."""
+    """The console command in its own environment: the wheel from the sdist with the extra `checks`, nothing else."""
     folder = tmp_path_factory.mktemp("installed")
     python = make_environment(folder / "environment")
     done = install(python, f"{build_wheel(folder / 'dist')}[checks]", "--constraint", LOCK)
@@ -48,14 +48,14 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_a_wheel_runs_in_a_hostile_folder(installed: Path, tmp_path: Path) -> None:
-    """Whatever is called as our folders are."""
+    """Whatever in it has the names of our folders."""
     run_quickstart(installed, cwd=make_hostile(tmp_path, "queue.py"))
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_a_wheel_is_submitted_without_pip(installed: Path, tmp_path: Path) -> None:
-    """To a head in its own environment, as uv makes them; stopped and submitted again, it is done and sound."""
+    """To a head in its own environment, as uv makes them; stopped and submitted again, it finishes and is sound."""
     python = installed.with_name("python")
     if subprocess.run([python, "-m", "pip", "--version"], capture_output=True).returncode == 0:
         pytest.skip("this environment was made without uv, so it has pip")

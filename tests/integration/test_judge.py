@@ -63,7 +63,7 @@ def recipe_of(
 
 
 def log(root: Path, name: str) -> list[dict[str, Any]]:
-    """What a simulator was asked."""
+    """The requests that a simulator received."""
     path = root / f"{name}.log"
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
@@ -114,7 +114,7 @@ async def test_comparisons_with_a_teacher(tmp_path: Path) -> None:
 
 
 async def test_comparisons_with_a_column(tmp_path: Path) -> None:
-    """With the text in the row, whatever its own score; a row without any is not asked."""
+    """With the text in the row, whatever its own score; a row without a text is not asked."""
     recipe = recipe_of(tmp_path, prompts=10, judge={"against": "old", "accept_if": None})
     old = {f"q{n}": f"text {n}" if n else "" for n in range(10)}
     lines = [json.dumps({"id": key, "question": f"question {key}", "old": text}) for key, text in old.items()]
@@ -163,7 +163,7 @@ async def test_several_judges(tmp_path: Path) -> None:
 
 
 class Meeting(HttpTransport):
-    """Holds requests until so many are in flight to each host at once; counts the most there were."""
+    """Holds requests until this many are in flight to each host at once; records the maximum."""
 
     def __init__(self, most: dict[str, int]) -> None:
         super().__init__()
@@ -231,7 +231,7 @@ async def test_a_judge_of_the_teachers_account_goes_first(tmp_path: Path) -> Non
 async def test_a_judge_that_gives_no_verdict_leaves_answers_unchecked(
     tmp_path: Path, fault: dict[str, Any], words: str
 ) -> None:
-    """Nonsense is asked again a few times, a refusal is not; a retry then has the same answers judged."""
+    """Nonsense is asked again a few times, a refusal is not; a retry then gets the same answers judged."""
     broken = {"faults": [{"kind": "status", "status": 200} | fault]}
     summary = await run_in_process(recipe_of(tmp_path, prompts=3, simulated=broken))
     assert summary.failed_by_kind == {"unchecked": 3}
@@ -321,9 +321,7 @@ def test_the_answer_can_not_pass_for_the_instructions() -> None:
 
 
 async def test_views_of_a_judged_dataset(tmp_path: Path) -> None:
-    """What judging costs is planned, `check` has the judge say of records what it said in the run, and the card repeats
-    why it may judge.
-    """
+    """`plan` includes the judge's cost, `check` repeats the run's verdicts, and the card says why it may be used."""
     recipe = recipe_of(tmp_path, judge={"judging_allowed_because": "legal said yes"})
     planned = preview(recipe)
     assert planned.checks_usd is not None

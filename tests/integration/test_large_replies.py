@@ -19,7 +19,7 @@ HERE = threading.current_thread()
 async def test_only_a_large_reply_is_read_in_a_thread(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tokens: int, is_large: bool
 ) -> None:
-    """A small one is not worth the way there."""
+    """For a small one, the switch to a thread costs more than it saves."""
     read: list[tuple[bool, bool]] = []
     of_interpreter = Interpreter.read_folded
 

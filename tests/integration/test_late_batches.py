@@ -1,4 +1,4 @@
-"""Batches that the provider lists late: created, the reply lost, and not shown when they are looked for."""
+"""Batches that the provider lists late: the reply to their creation was lost, and listings don't show them at first."""
 
 import asyncio
 import json
@@ -44,7 +44,7 @@ async def until(condition: Callable[[], bool], run: "asyncio.Task[Any]") -> None
 def test_a_batch_is_looked_for_over_restarts_before_anything_is_created_again(
     tmp_path: Path, api: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The wait continues where it was; what is listed within it is paid for once. Bedrock's token needs no wait."""
+    """The wait continues where it was; a batch listed within it is paid for once. Bedrock's token needs no wait."""
     monkeypatch.setattr(batch_search, "LISTED_WITHIN_S", 3600.0)
     write_source(tmp_path, questions(10))
 

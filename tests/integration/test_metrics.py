@@ -34,7 +34,7 @@ DASHBOARD = Path(__file__).parents[2] / "cluster" / "deploy" / "grafana" / "stil
 PROMPTS, PER_SHARD = 2000, 100
 RUN_S = 240.0
 AFTER_S = 4.0
-"""Scrapes go on for so long, for a rate needs two of what was counted last."""
+"""Scraping continues for this long, because a rate needs two samples of the last counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +196,7 @@ def test_no_label_follows_the_prompts(watched: Watched) -> None:
 
 
 def test_job_says_how_far_it_is(watched: Watched) -> None:
-    """The job's log holds the run's progress, as a follower's panel reads it."""
+    """The job's log contains the run's progress in the form that a follower's panel reads."""
     assert any("of 2,000 settled" in message for message in watched.messages), watched.messages
 
 

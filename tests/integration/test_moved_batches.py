@@ -37,7 +37,7 @@ async def left_open(recipe: Recipe) -> None:
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("api", ["openai-chat", "anthropic"])
 def test_another_url_does_not_pay_again(tmp_path: Path, api: str) -> None:
-    """Where its batch is not known, nothing is created; back at the first URL it is collected."""
+    """Where its batch is unknown, nothing is created; back at the first URL, the batch is collected."""
     write_source(tmp_path, questions(10))
 
     async def test(server: Server) -> None:
@@ -60,7 +60,7 @@ def test_another_url_does_not_pay_again(tmp_path: Path, api: str) -> None:
 
 @pytest.mark.usefixtures("quick")
 def test_another_accounts_key_does_not_pay_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A new key of the same account collects; the key itself is not stored, and --keep-going pays again."""
+    """A new key of the same account collects them; the key itself is not stored, and --keep-going pays again."""
     write_source(tmp_path, questions(10))
     monkeypatch.setenv("THE_KEY", "sk-first-0123456789abcdef")
 

@@ -1,4 +1,4 @@
-"""Addresses at which no cluster is: said in a line, at once, with what was expected."""
+"""Addresses without a cluster: reported at once, on one line, with what was expected."""
 
 import json
 import socket
@@ -58,7 +58,7 @@ def served(bodies: dict[str, str]) -> Iterator[str]:
 
 @pytest.mark.parametrize("version", ["[1, 2]", "null", "{}", '{"ray_version": []}', '"x"', "<html>"])
 def test_a_server_that_is_no_ray_is_said(recipe: Path, version: str) -> None:
-    """Whatever it answers, and whatever is asked of it."""
+    """Whatever it answers, to any request."""
     with served({"/api/version": version}) as address:
         said = refused("submit", recipe, "--address", address)
     assert address in said
@@ -73,7 +73,7 @@ def test_what_only_begins_like_ray_is_said(recipe: Path) -> None:
 
 
 def test_what_is_no_gcs_is_said_at_once(recipe: Path) -> None:
-    """Ray itself would try for two minutes, and hear no signal meanwhile."""
+    """Ray itself would try for two minutes and ignore signals meanwhile."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         threading.Thread(target=lambda: server.accept()[0].sendall(b"SSH-2.0-x\r\n"), daemon=True).start()
         address = f"127.0.0.1:{server.getsockname()[1]}"

@@ -26,7 +26,7 @@ CHAT = b'{"model": "m", "messages": [{"role": "user", "content": "hello"}]}'
 
 
 def recipe_at(tmp_path: Path, url: str, *, prompts: int, in_flight: int = 4) -> Recipe:
-    """A recipe over so many prompts with one teacher at the URL."""
+    """A recipe over this many prompts with one teacher at the URL."""
     write_source(tmp_path, questions(prompts))
     asked = {"name": "t", "api": "openai-chat", "base_url": url, "model": "m", "terms": TERMS}
     return recipe_of(tmp_path, teachers=[asked | {"limits": {"in_flight": in_flight}}])
@@ -54,7 +54,7 @@ async def test_a_bug_of_ours_is_reported_whole_and_costs_no_sample(
 
 @pytest.mark.parametrize("url", ["http://a..b/v1", "http://" + "a" * 70 + "/v1", "http://127.0.0.1:9/v1"])
 async def test_every_exception_of_a_request_is_of_that_request(url: str) -> None:
-    """Names that can't be looked up, addresses where nobody listens: not sent, whatever the libraries raise."""
+    """Names that don't resolve, addresses where nobody listens: not sent, whatever the libraries raise."""
     transport = HttpTransport()
     with pytest.raises((NotSent, Lost)):
         await transport.send(HttpRequest("POST", url, {}, CHAT), timeout_s=5)
@@ -80,7 +80,7 @@ async def test_no_descriptor_left_is_a_request_not_sent(monkeypatch: pytest.Monk
 
 
 def test_descriptors_bound_what_is_in_flight() -> None:
-    """The soft limit is raised to the hard one; what is left of that is for connections."""
+    """The soft limit is raised to the hard one; the descriptors that are left are for connections."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     lower = min(512, hard)
     resource.setrlimit(resource.RLIMIT_NOFILE, (lower, hard))
@@ -93,7 +93,7 @@ def test_descriptors_bound_what_is_in_flight() -> None:
 
 
 async def test_few_descriptors_are_fewer_slots_and_a_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Case 32: no sample fails, no connection is refused, and a note says so."""
+    """Case 32: no sample fails, no connection is refused, and a note reports it."""
     monkeypatch.setattr("stillhouse.gen.worker.parts.free_for_connections", lambda: 7)
     crew: list[Worker] = []
     async with serving(CaseServer(latency_s=0.02)) as server:

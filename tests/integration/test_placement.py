@@ -1,4 +1,4 @@
-"""Where shared actors sit, what is said of one that can't be reached, and what outlives it, on a Ray of five nodes."""
+"""Where shared actors run, how one that can't be reached is reported, and what outlives it, on a Ray of five nodes."""
 
 import os
 import subprocess
@@ -65,7 +65,7 @@ with connected(sys.argv[1]):
 
 @pytest.mark.slow
 def test_shared_actors_sit_where_their_loss_costs_nothing(tmp_path: Path) -> None:
-    """The queue on the driver's node and limiters on the head; a queue that dies is spoken of and loses no counts."""
+    """The queue on the driver's node and limiters on the head; a queue that dies is reported and loses no counts."""
     write_source(tmp_path, questions(10))
     recipe = recipe_of(tmp_path)
     store = open_dataset(recipe)

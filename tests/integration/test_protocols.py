@@ -105,7 +105,7 @@ NOT_KEPT = {
 
 
 def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Each value in a document with its path; elements of lists have none of their own."""
+    """Each value in a document with its path; elements of lists have no path of their own."""
     if isinstance(value, dict):
         for name, each in value.items():
             yield from leaves(each, f"{path}.{name}".removeprefix("."))
@@ -201,7 +201,7 @@ async def test_log_probabilities_are_kept(tmp_path: Path, api: str) -> None:
 
 @pytest.mark.parametrize("api", APIS)
 async def test_tool_calls_are_kept(tmp_path: Path, api: str) -> None:
-    """In one form."""
+    """All in the same form."""
     write_source(tmp_path, questions(3))
     schema = {"name": "add", "input_schema": TOOL["parameters"]}
     spec = {"toolSpec": {"name": "add", "inputSchema": {"json": TOOL["parameters"]}}}

@@ -43,7 +43,7 @@ def keys(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Shifted:
-    """A machine's clock that is off by so many seconds."""
+    """A machine's clock that is off by this many seconds."""
 
     def __init__(self, off_s: float, *, machine: Callable[[], float] = time.time) -> None:
         self._off_s = off_s
@@ -83,7 +83,7 @@ def served(root: Path) -> Counter[int]:
 
 @pytest.mark.parametrize("api", TEACHERS)
 async def test_what_only_some_providers_say_is_kept(tmp_path: Path, api: str) -> None:
-    """Whose words thoughts are, their signatures, and what the cache was written and read."""
+    """Who wrote the reasoning, its signatures, and the tokens written to and read from the cache."""
     system = "Be brief. " * 500
     records = await asked(tmp_path, api, ask={"system": system, "max_tokens": 400, "reasoning_effort": "low"})
     assert len(records) == PROMPTS
@@ -98,7 +98,7 @@ async def test_what_only_some_providers_say_is_kept(tmp_path: Path, api: str) ->
 
 @pytest.mark.parametrize("days", [1, -1])
 async def test_a_clock_that_is_a_day_off_is_corrected_once(tmp_path: Path, days: int) -> None:
-    """By the server's, and reported; only what was sent before is refused."""
+    """By the server's clock, with a report; only requests sent before that are refused."""
     crew: list[Worker] = []
     records = await asked(tmp_path, "bedrock", clock=Shifted(86_400 * days), crew=crew.extend)
     assert len(records) == PROMPTS
@@ -108,7 +108,7 @@ async def test_a_clock_that_is_a_day_off_is_corrected_once(tmp_path: Path, days:
 
 
 async def test_a_wrong_secret_pauses_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With AWS's words and without the secret."""
+    """With AWS's message, and without the secret."""
     monkeypatch.setenv("TEST_AWS_SECRET", "another-secret-of-some-length")
     with pytest.raises(Paused, match="signature we calculated does not match") as caught:
         await asked(tmp_path, "bedrock")

@@ -42,7 +42,7 @@ def test_34_a_folder_of_another_user(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("variable", ["TMPDIR", "RAY_TMPDIR"])
 def test_a_path_too_long_for_sockets(tmp_path: Path, variable: str) -> None:
-    """Case 33-tmpdir, with the limit, which is the system's."""
+    """Case 33-tmpdir; the message gives the system's limit."""
     folder = tmp_path / ("a" * 90)
     folder.mkdir()
     line = refused(folder, variable=variable)

@@ -143,7 +143,7 @@ def assert_as_sent(root: Path, server: Recorder) -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_two_protocols_behind_one_gateway_share_a_dataset(gateway: str, tmp_path: Path, stream: bool) -> None:
-    """Chat completions and Anthropic's messages, by weight: each record is what one reply said."""
+    """Chat completions and Anthropic's messages, by weight: each record comes from one reply."""
     async with recording(gateway) as server:
         chat = {"name": "chat", "base_url": server.url, "model": "chat", "profile": "litellm", "terms": TERMS}
         claude = chat | {"name": "claude", "api": "anthropic", "profile": "auto", "model": "claude", "weight": 2.0}
@@ -188,7 +188,7 @@ def assert_same_message(row: dict[str, Any], reply: dict[str, Any]) -> None:
 async def test_a_key_that_a_gateway_does_not_know_pauses_the_run(
     gateway: str, tmp_path: Path, api: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """LiteLLM says so with a 400 about its database, where it has none."""
+    """A LiteLLM without a database reports it as a 400 about its database."""
     monkeypatch.setenv("SERVER", "sk-unknown-to-the-gateway")
     asked = recipe(tmp_path, gateway, questions(3), model="claude", ask={"max_tokens": 500}, api=api)
     with pytest.raises(Paused, match="check its api_key"):
@@ -196,7 +196,7 @@ async def test_a_key_that_a_gateway_does_not_know_pauses_the_run(
 
 
 async def test_a_gateway_s_budget_pauses_the_run(gateway: str, tmp_path: Path) -> None:
-    """Exit 3 in LiteLLM's own words; the answer that was paid for is a record, and nothing fails."""
+    """Exit 3 with LiteLLM's message; the answer that was paid for is a record, and nothing fails."""
     async with recording(gateway) as server:
         with pytest.raises(Paused, match="crossed budget"):
             await run_in_process(recipe(tmp_path, server.url, questions(20), model="poor"))

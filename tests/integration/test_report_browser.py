@@ -70,7 +70,7 @@ def test_page_is_self_contained_and_inert(browser: Browser, page_file: Path) -> 
 
 @pytest.mark.parametrize("width", [320, 390, 768, 1280])
 def test_page_fits(browser: Browser, page_file: Path, width: int) -> None:
-    """Nothing sticks out at the side, however long a word is."""
+    """Nothing overflows to the side, however long a word is."""
     page, _ = opened(browser, page_file, width=width)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
@@ -89,7 +89,7 @@ def test_page_has_light_and_dark(browser: Browser, page_file: Path) -> None:
 
 
 def test_page_prints(browser: Browser, page_file: Path) -> None:
-    """In few pages, dark as the screen may be, on white."""
+    """On few pages and on white, even from a dark screen."""
     page, _ = opened(browser, page_file, scheme="dark")
     page.emulate_media(media="print")
     assert page.locator("body").evaluate("e => getComputedStyle(e).backgroundColor") == "rgb(255, 255, 255)"
@@ -98,7 +98,7 @@ def test_page_prints(browser: Browser, page_file: Path) -> None:
 
 
 def test_rows_open_with_the_keyboard(browser: Browser, page_file: Path) -> None:
-    """What is folded is reached without a mouse."""
+    """Folded content can be opened without a mouse."""
     page, _ = opened(browser, page_file)
     folded = page.locator("details.sample:not([open]) > summary").first
     before = page.locator("details.sample[open]").count()

@@ -22,7 +22,7 @@ def last_line(done: subprocess.CompletedProcess[str]) -> dict[str, object]:
 
 
 def test_retry(tmp_path: Path) -> None:
-    """What a broken teacher left is asked of a fixed one, from another folder; then there is nothing more to do."""
+    """What failed at a broken teacher is asked of a working one, from another folder; then nothing is left to do."""
     (tmp_path / "a.jsonl").write_text("".join(json.dumps({"q": f"How much is {n} + {n}?"}) + "\n" for n in range(50)))
     broken = [{"kind": "status", "status": 400, "share": 0.3}, {"kind": "truncate", "share": 0.3}]
     teacher = {"name": "t", "api": "simulator", "max_attempts": 1, "limits": {"in_flight": 32}}

@@ -1,4 +1,4 @@
-"""What stands between us and a teacher (proxies, certificates, names) is settled before anything is sent."""
+"""Everything between us and a teacher (proxies, certificates, names) is checked before anything is sent."""
 
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,7 @@ def chat_recipe(tmp_path: Path, url: str, **teacher: Any) -> Recipe:
     ],
 )
 def test_a_proxy_is_taken_from_the_environment(monkeypatch: pytest.MonkeyPatch, value: str, proxy: str | None) -> None:
-    """With a scheme or without, as in case 62-bad-proxy; an empty variable is none."""
+    """With or without a scheme, as in case 62-bad-proxy; an empty variable doesn't count."""
     monkeypatch.setenv("http_proxy", value)
     assert proxy_for(TARGET) == proxy
 

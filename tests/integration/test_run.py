@@ -33,7 +33,7 @@ def last_line(output: str) -> dict[str, object]:
 
 @pytest.fixture(scope="module")
 def quiet(tmp_path_factory: pytest.TempPathFactory) -> "subprocess.CompletedProcess[str]":
-    """The quickstart, run once with --quiet, in a folder of its own."""
+    """The quickstart, run once with --quiet in a separate folder."""
     args = ("run", "quickstart", "--quiet", "--json", "-o", "dataset.path=ds")
     command = [sys.executable, "-m", "stillhouse.cluster.cli", *args]
     folder = tmp_path_factory.mktemp("quickstart")
@@ -70,7 +70,7 @@ def test_again_asks_nothing(quickstart: Path) -> None:
 
 
 def test_status_and_verify(quickstart: Path) -> None:
-    """Storage alone says that it is done and whole."""
+    """From storage alone, they report that it is done and sound."""
     assert last_line(stillhouse("status", str(quickstart), "--json"))["state"] == "done"
     stillhouse("verify", str(quickstart))
 
@@ -113,7 +113,7 @@ def test_a_source_is_followed_until_ctrl_c(tmp_path: Path) -> None:
 
 
 def test_a_finished_dataset_without_a_record_is_an_error(tmp_path: Path) -> None:
-    """Exit 1 with the counts, where the teacher refuses each prompt; again, it asks nothing and says the same."""
+    """Exit 1 with the counts if the teacher refuses each prompt; the next run asks nothing and reports the same."""
     source = tmp_path / "a.jsonl"
     source.write_text("".join(json.dumps({"q": text}) + "\n" for text in ("one", "two", "three")))
     refuses = {"kind": "status", "status": 400, "body": json.dumps({"error": {"code": "content_filter"}})}
@@ -134,7 +134,7 @@ def test_a_finished_dataset_without_a_record_is_an_error(tmp_path: Path) -> None
 
 
 def test_on_s3(s3: S3Server, tmp_path: Path) -> None:
-    """From a source in S3 into a dataset in S3; another recipe is refused; the same asks nothing."""
+    """From a source on S3 to a dataset on S3; another recipe is refused, and the same one asks nothing."""
     rows = "".join(json.dumps({"id": f"p{n}", "q": f"How much is {n} + {n}?"}) + "\n" for n in range(120))
     client = boto3.client("s3", endpoint_url=s3.endpoint_url)
     client.put_object(Bucket=s3.bucket, Key="prompts/a.jsonl", Body=rows.encode())

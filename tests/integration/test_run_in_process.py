@@ -56,13 +56,13 @@ class Crews:
         return sum(worker.counters.requests for worker in self.all)
 
     async def until(self, answers: int) -> None:
-        """Return once so many were received."""
+        """Return once this many were received."""
         while self.answers < answers:  # noqa: ASYNC110 - the counters are the workers' own
             await asyncio.sleep(0)
 
 
 async def cut_off(run: Coroutine[Any, Any, Summary], moment: Awaitable[None]) -> bool:
-    """Run until the moment comes, then let everything fall as in a crash; whether it was still running."""
+    """Run until the moment comes, then drop everything as in a crash; returns True if it was still running."""
     running, waiting = asyncio.ensure_future(run), asyncio.ensure_future(moment)
     await asyncio.wait((running, waiting), return_when=asyncio.FIRST_COMPLETED)
     waiting.cancel()
@@ -136,7 +136,7 @@ async def test_a_run_under_faults_stores_every_answer_once(tmp_path: Path) -> No
 
 
 async def test_what_journals_hold_counts_as_settled(tmp_path: Path) -> None:
-    """A run that continues says so before it has an answer of its own."""
+    """A resumed run shows it before it has an answer of its own."""
     write_source(tmp_path, questions(100))
     recipe = recipe_of(tmp_path, dataset={"prompts_per_shard": 100})
     first, second = Crews(), Crews()
@@ -153,7 +153,7 @@ async def test_what_journals_hold_counts_as_settled(tmp_path: Path) -> None:
 
 
 async def test_a_journal_names_whom_was_asked_and_what_the_reply_s_headers_said(tmp_path: Path) -> None:
-    """Each attempt's teacher, by its place in the recipe, and its endpoint; of the headers those that are kept."""
+    """Each attempt's teacher, by its position in the recipe, its endpoint, and the headers that are kept."""
     write_source(tmp_path, questions(100))
     teachers = [{"name": name, "api": "simulator", "model": name} for name in ("a", "b")]
     recipe = recipe_of(tmp_path, dataset={"prompts_per_shard": 100}, teachers=teachers)
@@ -215,7 +215,7 @@ async def test_a_pilot_goes_on_where_it_ended(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("seed", range(4))
 async def test_a_run_that_is_cut_off_asks_only_what_is_missing(tmp_path: Path, seed: int) -> None:
-    """At any moment, again and again: each answer that was received is stored once, in whichever run it came."""
+    """At any moment, again and again: each answer received is stored once, whichever run received it."""
     rng = random.Random(seed)
     write_source(tmp_path, [*questions(90), *questions(10)])
     recipe = recipe_of(
@@ -247,7 +247,7 @@ async def test_a_run_that_is_cut_off_asks_only_what_is_missing(tmp_path: Path, s
 
 
 async def test_a_cut_off_run_on_s3_goes_on_from_its_node_and_from_the_store(tmp_path: Path, s3: S3Server) -> None:
-    """The node's folder is there; then it is lost too: what was shipped is not asked again."""
+    """First the node's folder is there, then it is lost too: what was shipped is not asked again."""
     write_source(tmp_path, questions(60))
     recipe = recipe_of(
         tmp_path,
@@ -268,7 +268,7 @@ async def test_a_cut_off_run_on_s3_goes_on_from_its_node_and_from_the_store(tmp_
 
 
 async def test_a_stopped_run_brings_home_what_is_under_way(tmp_path: Path) -> None:
-    """Nothing may have been billed in vain, and the next run asks the rest."""
+    """Nothing is billed in vain, and the next run asks the rest."""
     write_source(tmp_path, questions(60))
     recipe = recipe_of(tmp_path, teachers=[{"name": "sim", "api": "simulator", "limits": {"in_flight": 8}}])
     crews = Crews()
@@ -287,7 +287,7 @@ async def test_a_stopped_run_brings_home_what_is_under_way(tmp_path: Path) -> No
 
 
 async def test_a_teacher_without_money_pauses_the_run(tmp_path: Path) -> None:
-    """What came before is kept; with money the same call continues, and no sample was given up."""
+    """What came before is kept; once there is money, the same call resumes, and no sample was given up."""
     write_source(tmp_path, questions(40))
     recipe = recipe_of(tmp_path, teachers=[{"name": "sim", "api": "simulator", "limits": {"in_flight": 4}}])
     crews = Crews()
@@ -302,7 +302,7 @@ async def test_a_teacher_without_money_pauses_the_run(tmp_path: Path) -> None:
 
 
 async def test_a_recipe_that_the_teacher_refuses_fails_and_can_be_mended(tmp_path: Path) -> None:
-    """A first chunk that fails alike is not sealed."""
+    """If a whole first chunk fails in the same way, it is not sealed."""
     write_source(tmp_path, questions(30))
     recipe = recipe_of(tmp_path)
     async with teacher(recipe, faults=[{"kind": "status", "status": 400}]) as asked:
@@ -316,7 +316,7 @@ async def test_a_recipe_that_the_teacher_refuses_fails_and_can_be_mended(tmp_pat
 
 
 async def test_bad_prompts_alone_do_not_fail_a_run(tmp_path: Path) -> None:
-    """A chunk of a single prompt says nothing of the recipe, and no run is stuck at its last chunk."""
+    """A chunk of a single prompt proves nothing about the recipe, and no run is stuck at its last chunk."""
     write_source(tmp_path, questions(3))
     recipe = recipe_of(tmp_path, dataset={"prompts_per_shard": 1})
     async with teacher(recipe, faults=[{"kind": "status", "status": 400}]) as asked:
@@ -332,7 +332,7 @@ async def test_bad_prompts_alone_do_not_fail_a_run(tmp_path: Path) -> None:
     ("source", "counts"), [([*["{"] * 3, *questions(1)], (4, 0, 3)), (questions(1) * 3, (3, 2, 0))]
 )
 async def test_a_source_without_much_in_it_is_done(tmp_path: Path, source: list[Any], counts: tuple[int, ...]) -> None:
-    """All bad but one, all alike: a shard is written, and the next run has nothing to do."""
+    """All rows but one are bad, in the same way: a shard is written, and the next run has nothing to do."""
     write_source(tmp_path, source)
     recipe = recipe_of(tmp_path)
     summary = await run_in_process(recipe)

@@ -1,4 +1,6 @@
-"""What `cluster/deploy/README.md` says of a lost head and a second cluster: each run has its own Ray, all one S3."""
+"""What `cluster/deploy/README.md` promises about a lost head and a second cluster: each run has its own Ray, and all
+share one S3.
+"""
 
 import json
 import os
@@ -71,7 +73,7 @@ def asked(folder: Path) -> int:
 
 
 def sealed(s3: S3Server) -> int:
-    """Shards that are there."""
+    """The shards that exist."""
     return len(list((s3.data / s3.bucket / "twice" / "data").glob("*.parquet")))
 
 
@@ -82,7 +84,7 @@ def holder(s3: S3Server) -> int:
 
 @contextmanager
 def running(recipe: Path) -> Iterator["subprocess.Popen[str]"]:
-    """`run` on a Ray of its own, all of which is killed at the end."""
+    """`run` with its own Ray, all of which is killed at the end."""
     command = [*STILLHOUSE, "run", str(recipe), "--json"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as driver:
         try:
@@ -109,7 +111,7 @@ def check_whole(s3: S3Server) -> None:
 
 
 def test_another_cluster_goes_on_where_a_lost_head_ended(recipe: Path, s3: S3Server, tmp_path: Path) -> None:
-    """Head, driver, queue and workers are killed at once; what was in flight then is all that is asked again."""
+    """Head, driver, queue and workers are killed at once; only requests in flight then are repeated."""
     with running(recipe) as driver:
         wait_until(lambda: sealed(s3) >= 3, what="three shards are sealed", within_s=200)
     with running(recipe) as driver:

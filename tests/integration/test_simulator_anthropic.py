@@ -1,4 +1,4 @@
-"""Anthropic's official client is content with the simulator."""
+"""Anthropic's official client works with the simulator."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -87,7 +87,7 @@ def test_the_client_for_vertex_is_content_too(simulator: SimulatorProcess) -> No
 
 
 def test_thoughts_are_shown_on_request_alone(simulator: SimulatorProcess) -> None:
-    """The newest models return them without a word otherwise."""
+    """Without the request, the newest models return them without text."""
     client = connect(simulator)
     hidden = client.messages.create(model="claude-opus-5", max_tokens=1000, messages=QUESTION)
     shown = client.messages.create(
@@ -145,7 +145,7 @@ def test_keys_are_checked(simulator: SimulatorProcess) -> None:
     ("status", "error"), [(429, "RateLimitError"), (529, "OverloadedError"), (500, "InternalServerError")]
 )
 def test_failures_are_the_clients_own_errors(status: int, error: str) -> None:
-    """As it classifies them."""
+    """With the client's own classes."""
     settings = SimulatorSettings.model_validate({"faults": [{"kind": "status", "status": status}]})
     with start(settings) as failing, pytest.raises(anthropic.APIStatusError) as caught:
         connect(failing).messages.create(model="m", max_tokens=9, messages=QUESTION)

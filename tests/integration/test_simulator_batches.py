@@ -1,4 +1,4 @@
-"""The official clients are content with the simulator's batches."""
+"""The official clients work with the simulator's batches."""
 
 import io
 import json

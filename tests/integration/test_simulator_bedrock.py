@@ -1,4 +1,4 @@
-"""boto3's client is content with the simulator, whose signatures and frames it checks or makes itself."""
+"""boto3's client works with the simulator, which checks its signatures and makes its frames."""
 
 import json
 from collections.abc import Iterator
@@ -85,7 +85,7 @@ def test_a_tool_is_called_and_answered(simulator: SimulatorProcess) -> None:
 
 
 def test_a_wrong_secret_is_refused(simulator: SimulatorProcess) -> None:
-    """As AWS words it."""
+    """With AWS's message."""
     with pytest.raises(ClientError, match="signature we calculated does not match"):
         connect(simulator, secret="another").converse(modelId=MODEL, messages=QUESTION)
 

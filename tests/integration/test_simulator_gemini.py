@@ -1,4 +1,4 @@
-"""The official client of Google is content with the simulator's generateContent."""
+"""Google's official client works with the simulator's generateContent."""
 
 import json
 import urllib.request
@@ -45,7 +45,7 @@ def ask(simulator: SimulatorProcess, contents: Any = QUESTION, **config: Any) ->
 
 
 def test_an_answer_has_its_text_thoughts_and_usage(simulator: SimulatorProcess) -> None:
-    """Thoughts in parts of their own, counted beside the answer; their signature is bytes."""
+    """Thoughts are separate parts, counted apart from the answer; their signature is bytes."""
     thinking = types.ThinkingConfig(include_thoughts=True, thinking_level=types.ThinkingLevel.LOW)
     found = ask(simulator, system_instruction="Be brief.", thinking_config=thinking)
     assert found.text.endswith("#### 42")
@@ -58,7 +58,7 @@ def test_an_answer_has_its_text_thoughts_and_usage(simulator: SimulatorProcess) 
 
 
 def test_a_stream_adds_up_to_the_answer(simulator: SimulatorProcess) -> None:
-    """The same seed gives the same answer, streamed or not, and another one another."""
+    """The same seed gives the same answer, streamed or not, and another seed gives another."""
     config = types.GenerateContentConfig(seed=7, thinking_config=types.ThinkingConfig(include_thoughts=True))
     with connect(simulator) as client:
         chunks = client.models.generate_content_stream(model="m", contents=QUESTION, config=config)
@@ -69,7 +69,7 @@ def test_a_stream_adds_up_to_the_answer(simulator: SimulatorProcess) -> None:
 
 
 def test_a_stream_without_events_is_an_array(simulator: SimulatorProcess) -> None:
-    """As Google answers where `alt=sse` is missing; a teacher's protocol reads it as the same answer."""
+    """As Google answers without `alt=sse`; a teacher's protocol reads it as the same answer."""
     body = json.dumps({"contents": [{"parts": [{"text": QUESTION}]}], "generationConfig": {"seed": 7}}).encode()
     url = f"{simulator.url.removesuffix('/v1')}/v1beta/models/m:streamGenerateContent"
     request = urllib.request.Request(url, body, {"content-type": "application/json", "x-goog-api-key": KEY})

@@ -1,4 +1,4 @@
-"""The official client is content with the simulator."""
+"""OpenAI's official client works with the simulator."""
 
 import json
 from collections.abc import Iterator
@@ -142,7 +142,7 @@ def test_a_limit_is_a_rate_limit_error_that_the_client_waits_out() -> None:
 
 @pytest.mark.parametrize("kind", ["reset", "truncate"])
 def test_broken_connections_are_connection_errors(kind: str) -> None:
-    """What is not an HTTP status."""
+    """These faults have no HTTP status."""
     with failing(faults=[{"kind": kind}]) as simulator, pytest.raises(openai.APIConnectionError):
         connect(simulator).chat.completions.create(model="m", messages=QUESTION)
 

@@ -1,4 +1,4 @@
-"""The official client of OpenAI is content with the simulator's Responses."""
+"""OpenAI's official client works with the simulator's Responses API."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -87,7 +87,7 @@ def test_log_probabilities_come_if_included(client: openai.OpenAI) -> None:
 
 
 def test_a_response_may_be_incomplete(client: openai.OpenAI) -> None:
-    """All tokens may be gone into reasoning."""
+    """Reasoning may use up all of the tokens."""
     found = client.responses.create(model="m", input=QUESTION, max_output_tokens=20, reasoning={"effort": "low"})
     assert found.status == "incomplete"
     assert found.incomplete_details is not None

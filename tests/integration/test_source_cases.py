@@ -1,4 +1,4 @@
-"""The sources of `tests/cases`: each is read as what it is, or refused in words that say how it can be."""
+"""The sources of `tests/cases`: each is read as what it is, or refused with a message that says how it can be read."""
 
 import asyncio
 import json
@@ -138,7 +138,7 @@ async def test_23_sharegpt_is_a_conversation(tmp_path: Path) -> None:
 
 
 async def test_24_what_follows_the_last_user_message_may_be_dropped(tmp_path: Path) -> None:
-    """Into a column of its own; without the option the row is bad with that advice, and the column is not there."""
+    """It goes into its own column; without the option the row is bad, with that advice, and there is no column."""
     refused = case(tmp_path, "24-ends-with-assistant")
     summary, reasons = await run_with_bad_rows(refused)
     assert (summary.records, summary.bad) == (1, 1)
@@ -157,7 +157,7 @@ async def test_24_what_follows_the_last_user_message_may_be_dropped(tmp_path: Pa
 
 
 async def test_25_odd_values_matter_only_where_they_are_used(tmp_path: Path) -> None:
-    """All rows are asked; those that keep what has no text are bad by the column's name."""
+    """All rows are asked; one that keeps a value without a text form is bad, and the message names the column."""
     assert len(await asked(case(tmp_path, "25-nan-unused"))) == 4
     assert len(await asked(case(tmp_path, "25-nan-unused", "all.yaml"))) == 2
     summary, reasons = await run_with_bad_rows(case(tmp_path, "25-nan-unused", "used.yaml"))
@@ -166,7 +166,7 @@ async def test_25_odd_values_matter_only_where_they_are_used(tmp_path: Path) -> 
 
 
 async def test_26_hive_folders_are_columns(tmp_path: Path) -> None:
-    """In a template and kept; the folder itself may be the source, the dataset and other files lying in it."""
+    """In a template and kept; the folder itself may be the source, with the dataset and other files inside it."""
     rows = await records(case(tmp_path, "26-hive"), "prompt", "lang")
     assert [(prompt[0]["content"], lang) for prompt, lang in rows] == [
         ("Answer in de: q1", "de"),
@@ -181,7 +181,7 @@ async def test_26_hive_folders_are_columns(tmp_path: Path) -> None:
 
 
 async def test_27_a_dotted_name_is_just_the_flat_column(tmp_path: Path) -> None:
-    """Once, and never the nested one in its place."""
+    """It appears once, and the nested one never takes its place."""
     recipe = case(tmp_path, "27-dotted")
     assert await records(recipe, "prompt", "meta.tags") == [([{"role": "user", "content": "q dotted"}], ["a", "b"])]
     assert stored(recipe).column_names.count("meta.tags") == 1
@@ -210,7 +210,7 @@ def test_40_plan_warns_of_many_small_files(tmp_path: Path) -> None:
     ],
 )
 async def test_64_shapes_of_json_that_are_read(tmp_path: Path, recipe: str, prompts: list[str]) -> None:
-    """Whatever stands in columns that nobody uses."""
+    """Whatever is in columns that nobody uses."""
     assert [messages[0][1] for messages in await asked(case(tmp_path, "64-jsonl-shapes", recipe))] == prompts
 
 
@@ -236,7 +236,7 @@ def on_the_server(recipe: Recipe, s3: S3Server, tmp_path: Path) -> Recipe:
 
 
 async def test_28_a_bucket_that_demands_checksums_gets_them(tmp_path: Path, s3: S3Server) -> None:
-    """As one with object lock does, from the first object on."""
+    """A bucket with object lock does, from the first object on."""
     s3.gate.demands = "checksum"
     summary = await run_in_process(on_the_server(case(tmp_path, "28-object-lock"), s3, tmp_path))
     assert (summary.state, summary.records) == ("done", 20)
@@ -246,7 +246,7 @@ async def test_28_a_bucket_that_demands_checksums_gets_them(tmp_path: Path, s3: 
 async def test_30_renewed_keys_are_taken_over_in_a_run(
     tmp_path: Path, s3: S3Server, monkeypatch: pytest.MonkeyPatch, renewed: bool
 ) -> None:
-    """Expired ones pause it otherwise, and the same call continues with new ones; nothing is asked again."""
+    """Expired keys pause it otherwise, and the same call resumes with new ones; nothing is asked again."""
     path = tmp_path / "credentials"
 
     def write(token: str) -> None:

@@ -26,7 +26,7 @@ JSONL = b"".join(b'{"q": "%s"}\n' % row["q"].encode() for row in ROWS)
 
 @pytest.fixture
 def store(s3: S3Server) -> Store:
-    """The bucket with a file of each kind, and some that are none."""
+    """The bucket with a file of each kind, and some that are not sources."""
     store = open_store(s3.url, endpoint_url=s3.endpoint_url)
     table = pa.Table.from_pylist(ROWS)
     parquet, arrow = io.BytesIO(), io.BytesIO()
@@ -90,7 +90,7 @@ def test_a_changed_object_is_refused_by_name(s3: S3Server, store: Store) -> None
 
 @pytest.mark.usefixtures("store")
 def test_nothing_there_says_what_was_looked_for(s3: S3Server) -> None:
-    """A key, a folder and a glob alike."""
+    """For a key, a folder and a glob."""
     for key in ("missing.jsonl", "missing/", "in/*.zst", "in/notes.pdf/"):
         with pytest.raises(SourceError, match=r"expected files at s3://"):
             survey(source(s3, key))

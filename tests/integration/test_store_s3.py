@@ -90,7 +90,7 @@ def test_put_new_creates_a_key_once(any_store: Store) -> None:
 
 
 def test_put_new_recognises_its_own_seal(any_store: Store) -> None:
-    """Whoever comes back with the seal that is there has won already."""
+    """A writer that returns with the seal that is already there has won."""
     assert any_store.put_new("data/a", b"first", seal="one")
     assert any_store.put_new("data/a", b"first", seal="one")
     assert not any_store.put_new("data/a", b"first")
@@ -111,7 +111,7 @@ def test_put_takes_bytes_and_files(any_store: Store, tmp_path: Path) -> None:
 
 
 def test_swap_compares_the_etag(any_store: Store) -> None:
-    """Created when absent, changed by who knows the etag, refused to everyone else."""
+    """Created if absent, changed by a caller that knows the etag, refused to everyone else."""
     first = any_store.swap("run.json", b"1", etag=None)
     assert first is not None
     assert any_store.get_with_etag("run.json") == (b"1", first)
@@ -126,7 +126,7 @@ def test_swap_compares_the_etag(any_store: Store) -> None:
 
 
 def test_absent_keys(any_store: Store) -> None:
-    """What is not there reads as None, deletes as nothing, and opens as FileNotFoundError."""
+    """An absent key reads as None, can be deleted without effect, and opening it raises FileNotFoundError."""
     assert any_store.get("x") is None
     assert any_store.get_with_etag("x") is None
     assert any_store.stat("x") is None
@@ -187,7 +187,7 @@ def test_open_asks_seldom(store: Store, s3: S3Server) -> None:
 
 
 def test_probe_leaves_nothing_behind(any_store: Store) -> None:
-    """And is content with a store that keeps its promises."""
+    """It accepts a store that keeps its promises."""
     any_store.probe()
     assert list(any_store.list()) == []
 
@@ -288,7 +288,7 @@ def test_a_swap_whose_answer_is_lost_is_won(store: Store, s3: S3Server) -> None:
     [(409, "ConditionalRequestConflict"), (500, "InternalError"), (503, "SlowDown"), (429, "SlowDown")],
 )
 def test_a_busy_store_is_asked_again(store: Store, s3: S3Server, status: int, code: str) -> None:
-    """The same PUT, with its condition, until it is through."""
+    """The same PUT, with its condition, until it succeeds."""
     s3.gate.faults.append(Fault("answer", path="data/", status=status, code=code, times=4))
     assert store.put_new("data/a", b"mine", seal="mine")
     puts = [seen for seen in s3.gate.seen if seen.method == "PUT"]
@@ -307,7 +307,7 @@ def test_a_cut_answer_is_read_again(store: Store, s3: S3Server) -> None:
 
 
 def test_a_store_that_is_down_is_away_and_comes_back(opened: OpenStore, s3: S3Server) -> None:
-    """After the patience a StoreAway that names the key; the objects outlive the restart, metadata too."""
+    """After a while it raises StoreAway with the key; the objects and their metadata survive the restart."""
     store = opened(patience_s=0.5)
     assert store.put_new("data/a", b"kept", seal="one")
     s3.stop()
@@ -336,7 +336,7 @@ def test_a_store_that_ignores_if_none_match_is_refused(s3: S3Server) -> None:
 
 
 def test_a_store_that_drops_metadata_is_refused(store: Store, s3: S3Server) -> None:
-    """Without the seal a lost answer could not be told from a lost race."""
+    """Without the seal, a lost answer looks like a lost race."""
     s3.gate.keeps_metadata = False
     with pytest.raises(StoreRefused, match="does not keep the metadata"):
         store.probe()
@@ -344,7 +344,7 @@ def test_a_store_that_drops_metadata_is_refused(store: Store, s3: S3Server) -> N
 
 
 def test_swap_compares_by_itself_where_the_store_does_not(store: Store, s3: S3Server) -> None:
-    """The probe finds out; a stale etag loses all the same, and a lost answer is won."""
+    """The probe finds out; a stale etag still loses, and a lost answer still wins."""
     s3.gate.honours.remove("if-match")
     store.probe()
     first = store.swap("run.json", b"1", etag=None)
@@ -376,7 +376,7 @@ def test_refusals_are_told_once_and_in_words(store: Store, s3: S3Server, code: s
 
 
 def test_a_missing_bucket_is_refused(opened: OpenStore) -> None:
-    """By its name."""
+    """The message names it."""
     store = opened(bucket="nowhere")
     for ask in (store.probe, lambda: list(store.list()), lambda: store.get("x")):
         with pytest.raises(StoreRefused, match=r"s3://nowhere.*no such bucket"):
@@ -390,7 +390,7 @@ def test_a_missing_bucket_is_refused(opened: OpenStore) -> None:
 def test_wrong_credentials_are_refused_without_being_told(
     opened: OpenStore, monkeypatch: pytest.MonkeyPatch, name: str, words: str
 ) -> None:
-    """The message says which of them, never what it was."""
+    """The message says which of them is wrong, but never repeats it."""
     monkeypatch.setenv(name, "canary-wrong-credential")
     store = opened()
     with pytest.raises(StoreRefused, match=words) as refused:
@@ -435,7 +435,7 @@ def test_thirty_two_threads_share_one_store(store: Store) -> None:
 
 
 def test_markers_of_empty_folders_are_no_objects(moto_store: Store) -> None:
-    """Consoles make them; a dataset holds none."""
+    """Consoles make them; a dataset contains none."""
     moto_store.put("data/", b"")
     moto_store.put("data/a", b"x")
     assert [found.key for found in moto_store.list()] == ["data/a"]
@@ -458,7 +458,7 @@ def test_a_bucket_gets_what_it_demands(store: Store, s3: S3Server, tmp_path: Pat
 
 
 def test_a_denied_write_with_every_encryption_is_a_refusal(store: Store, s3: S3Server) -> None:
-    """With the setting for a key of one's own, and the store's own words; a conditional write is not lost by it."""
+    """It names the setting for your own key and repeats the store's message; a conditional write is not lost."""
     s3.gate.demands = "aws:kms:dsse"
     with pytest.raises(StoreRefused, match=r"set dataset\.encryption to .*explicit deny"):
         store.put_new("data/a", b"1")
@@ -481,7 +481,7 @@ def credentials(path: Path, s3: S3Server, token: str) -> None:
 def test_credentials_renewed_on_disk_are_taken_over(
     s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
-    """Once the store says that the old ones expired; a HEAD has no words to say it with."""
+    """As soon as the store reports that the old ones expired; the reply to a HEAD has no body to report it in."""
     path = tmp_path / "credentials"
     credentials(path, s3, "old")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(path))
@@ -503,7 +503,7 @@ def test_credentials_renewed_on_disk_are_taken_over(
 
 
 def test_the_store_s_own_words_are_told_without_credentials(store: Store, s3: S3Server) -> None:
-    """Also those of a code that is known; what repeats a key is cut out."""
+    """Even for known codes; anything that repeats a key is removed."""
     words = f"the key {s3.access_key} may not: ask storage-team@example.com"
     s3.gate.faults = [Fault("answer", status=403, code="AccountProblem", message=words)]
     with pytest.raises(StoreRefused, match=r"403 AccountProblem the key \[redacted\] may not: ask storage-team@"):

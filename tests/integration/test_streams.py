@@ -45,11 +45,11 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     *((api, {"ask": {"top_logprobs": 2}}) for api in SCORED),
 ]
 OWN = ("asked_at", "latency_s", "response_id", "endpoint")
-"""Columns in which twins differ; `endpoint`, for each has a server of its own, whose serials begin anew."""
+"""Columns in which twins differ; `endpoint`, because each has its own server, whose serial numbers start over."""
 
 
 def recipe_at(root: Path, url: str, **teacher: Any) -> Recipe:
-    """One teacher at a simulator, whose version may be left out; one request at a time, so that serials agree."""
+    """One teacher at a simulator, whose version may be left out; requests run one at a time, so serials agree."""
     api = teacher.get("api", "openai-chat")
     given: dict[str, Any] = {
         "name": "t",
@@ -63,7 +63,7 @@ def recipe_at(root: Path, url: str, **teacher: Any) -> Recipe:
 
 
 def rows(recipe: Recipe) -> list[dict[str, Any]]:
-    """All records and rejected answers, in order, less what twins may differ in."""
+    """All records and rejected answers, in order, without the fields in which twins may differ."""
     found: list[dict[str, Any]] = []
     for folder in ("data", "rejected"):
         path = Path(recipe.dataset.path) / folder
@@ -131,7 +131,7 @@ async def test_a_gateway_that_cuts_silence_is_reported_where_nothing_is_streamed
 
 
 def stream_of(text: str, *, pieces: int) -> bytes:
-    """An answer as a stream, in about so many pieces."""
+    """An answer as a stream of about this many pieces."""
     size = -(-len(text) // pieces)
     parts = [text[start : start + size] for start in range(0, len(text), size)]
     choices: list[dict[str, Any]] = [{"index": 0, "delta": {"content": part}, "finish_reason": None} for part in parts]
@@ -180,7 +180,7 @@ REPLIES: dict[str, tuple[bytes, int, int]] = {
 
 @pytest.mark.parametrize("stream", [True, False])
 async def test_odd_streams_are_read_or_asked_again(tmp_path: Path, stream: bool) -> None:
-    """Each ends in the same record, after as many requests as it takes; so it does where no stream was asked for."""
+    """Each ends in the same record, after as many requests as it takes, even if no stream was requested."""
     asked: Counter[str] = Counter()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -236,7 +236,7 @@ async def test_a_stream_without_an_end_is_given_up(tmp_path: Path, monkeypatch: 
 
 
 async def test_a_failure_shows_how_far_its_stream_came(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the key that it repeats."""
+    """But not the key that the stream repeats."""
     key = "canary-key-4f9d-for-the-tests"
     monkeypatch.setenv("T_KEY", key)
 
@@ -259,7 +259,7 @@ async def test_a_failure_shows_how_far_its_stream_came(tmp_path: Path, monkeypat
 
 @pytest.mark.parametrize("pieces", [2, 2000])
 def test_a_stream_is_journalled_raw_and_whole(tmp_path: Path, pieces: int) -> None:
-    """Marked as a stream, compressed where it is long; whoever finds it there reads the same answer."""
+    """Marked as a stream, and compressed if it is long; every reader of the journal gets the same answer."""
     recipe, held = chunk_of(tmp_path, questions(2))
     text = "word " * 800
     raw = stream_of(text, pieces=pieces)
@@ -286,7 +286,7 @@ def test_a_stream_is_journalled_raw_and_whole(tmp_path: Path, pieces: int) -> No
 
 
 def test_a_key_that_a_stream_brings_in_pieces_is_not_kept(tmp_path: Path) -> None:
-    """The record has it taken out, as it is out of unstreamed answers."""
+    """It is removed from the record, as from unstreamed answers."""
     key = "canary-key-4f9d-for-the-tests"
     _, held = chunk_of(tmp_path, questions(1))
     held.samples.teacher(0).keys = (key,)

@@ -1,4 +1,4 @@
-"""A run as a Ray job on a real cluster with a token: submitted, followed, stopped, gone on with, refused."""
+"""A run as a Ray job on a real cluster with a token: submitted, followed, stopped, resumed, refused."""
 
 import json
 import os
@@ -34,7 +34,7 @@ def head() -> Iterator[RayHead]:
 
 
 def write_recipe(folder: Path, *, rows: int = 60, **settings: Any) -> Path:
-    """A recipe in the folder over so many rows; `settings` are the simulator's."""
+    """Write a recipe over this many rows to the folder; `settings` are the simulator's."""
     write_source(folder, questions(rows))
     recipe = {
         "name": "submitted",
@@ -97,7 +97,7 @@ def interrupt_following(job: str, head: RayHead) -> None:
 
 
 def test_a_stopped_job_brings_home_and_goes_on(head: RayHead, tmp_path: Path) -> None:
-    """Stop is exit code 3 to whoever follows; the next submit asks only what is missing."""
+    """Followers of a stopped job exit with 3; the next submit asks only for what is missing."""
     recipe = write_recipe(tmp_path, rows=1000, latency_s=4.0)
     where = ("--address", head.dashboard)
     args = ("submit", recipe, *where, "--ship", "code", "--json")
@@ -155,7 +155,7 @@ def test_a_working_dir_may_hold_names_of_ours(head: RayHead, tmp_path: Path) -> 
 
 
 def test_a_job_exits_as_its_run_does(head: RayHead, tmp_path: Path) -> None:
-    """A source that is not there: 2, with the run's own words."""
+    """A missing source: exit 2, with the run's own message."""
     recipe = write_recipe(tmp_path)
     missing = ("-o", "source.path=missing-*.jsonl", "--ship", "code")
     done = stillhouse("submit", recipe, *missing, "--address", head.dashboard, env=head.env, code=2, cwd=tmp_path)
@@ -163,7 +163,7 @@ def test_a_job_exits_as_its_run_does(head: RayHead, tmp_path: Path) -> None:
 
 
 def test_of_two_hand_ins_at_once_one_is_taken(head: RayHead, tmp_path: Path) -> None:
-    """Neither finds a job of the dataset; the other one is told of it all the same. Once that has ended, a next is."""
+    """Neither finds a job of the dataset, yet one is refused. Once that job has ended, another can be submitted."""
     args = ["submit", str(write_recipe(tmp_path)), "-o", "source.path=missing.jsonl", "--ship", "code", "--no-follow"]
     command = [sys.executable, "-m", "stillhouse.cluster.cli", *args, "--json", "--address", head.dashboard]
     both = [
@@ -185,7 +185,7 @@ def hands_in(request: Request) -> bool:
 
 
 def test_a_hand_in_whose_reply_got_lost_is_found(head: RayHead, tmp_path: Path) -> None:
-    """The cluster took it and broke off: it is asked again, under the same id, and there is one job."""
+    """The cluster accepted it but the reply was lost: it is submitted again under the same id, and there is one job."""
     recipe = write_recipe(tmp_path)
     seen: list[str] = []
 
@@ -204,7 +204,7 @@ def test_a_hand_in_whose_reply_got_lost_is_found(head: RayHead, tmp_path: Path) 
 
 
 def test_a_head_without_an_agent_is_tried_again(head: RayHead, tmp_path: Path) -> None:
-    """As one is right after `ray start`: with a word about it, and under the same id."""
+    """As a head is right after `ray start`: with a message, and under the same id."""
     recipe = write_recipe(tmp_path)
     seen: list[str] = []
 
@@ -227,7 +227,7 @@ def test_a_head_without_an_agent_is_tried_again(head: RayHead, tmp_path: Path) -
 def test_a_head_that_never_has_an_agent_is_explained(
     head: RayHead, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Exit 2 after a while, with the log to read and the likely reasons; no job is left."""
+    """Exit 2 after a while, naming the log to read and the likely reasons; no job is left."""
     recipe = write_recipe(tmp_path)
     monkeypatch.setattr(submit, "AGENT_WAIT_S", 0.0)
     for name, value in head.env.items():
@@ -277,7 +277,7 @@ def test_36_a_gateway_is_passed_with_its_headers(head: RayHead, tmp_path: Path) 
 
 
 def test_on_a_terminal_it_is_followed_by_the_panel(head: RayHead, tmp_path: Path) -> None:
-    """The same table as `run` has, from the job's own figures, in place of its lines; and the same end."""
+    """The same table as `run` shows, from the job's own figures, replaces its lines; the end is the same."""
     recipe = write_recipe(tmp_path, rows=300, latency_s=0.15)
     ours, theirs = pty.openpty()
     command = [sys.executable, "-m", "stillhouse.cluster.cli", "submit", str(recipe), "--ship", "code"]
@@ -310,7 +310,7 @@ def read(fd: int) -> bytes:
 
 
 def test_no_free_cpu_gets_a_word(head: RayHead, tmp_path: Path) -> None:
-    """Where others hold every CPU, the waiting is explained, by `doctor` too."""
+    """If others hold every CPU, the wait is explained, by `doctor` too."""
     hold = (
         "import ray, sys\n"
         f"ray.init(address={head.gcs!r}, log_to_driver=False)\n"
@@ -356,7 +356,7 @@ def test_a_secret_that_the_nodes_lack_ends_the_run(head: RayHead, tmp_path: Path
 
 
 def test_actors_that_the_nodes_can_not_load_end_the_run(head: RayHead, tmp_path: Path) -> None:
-    """Exit 1 with the reason and what to do, once: another worker could be loaded no better."""
+    """Exit 1 with the reason and what to do, once: another worker could not be loaded either."""
     (tmp_path / "nodes" / "stillhouse").mkdir(parents=True)
     (tmp_path / "nodes" / "stillhouse" / "__init__.py").write_text("")
     nodes = {"runtime_env": {"env_vars": {"PYTHONPATH": str(tmp_path / "nodes")}}}
@@ -382,14 +382,14 @@ def test_a_wrong_token_is_said(head: RayHead, tmp_path: Path) -> None:
 
 
 def test_a_token_is_enough(head: RayHead, tmp_path: Path) -> None:
-    """Ray by itself also wants RAY_AUTH_MODE."""
+    """Ray on its own also requires RAY_AUTH_MODE."""
     env = {name: value for name, value in head.env.items() if name != "RAY_AUTH_MODE"}
     done = stillhouse("stop", tmp_path / "nix", "--address", head.dashboard, env=env, code=2)
     assert "has no job" in done.stderr
 
 
 def test_the_token_that_ray_keeps_is_enough(head: RayHead, tmp_path: Path) -> None:
-    """In the user's home, as a first local run leaves it there; to join by the GCS, too."""
+    """The one that a first local run leaves in the user's home; for joining through the GCS too."""
     env = {name: value for name, value in head.env.items() if not name.startswith("RAY_AUTH")} | {"HOME": str(tmp_path)}
     none = stillhouse("stop", tmp_path / "nix", "--address", head.dashboard, env=env, code=2)
     assert "no token given" in none.stderr
@@ -415,7 +415,7 @@ def test_another_ray_can_not_be_joined(head: RayHead, tmp_path: Path) -> None:
 
 
 def test_a_cluster_with_an_old_python_is_said(tmp_path: Path) -> None:
-    """Shipped code runs on whatever Python is there, so it says by itself what it needs."""
+    """The shipped code runs on any Python, so it reports itself which one it needs."""
     program = "import sys; sys.version_info = (3, 10, 1); sys.version = '3.10.1 x'; import stillhouse.cluster.cli"
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
@@ -429,14 +429,14 @@ def test_a_cluster_with_an_old_python_is_said(tmp_path: Path) -> None:
     [("DASHBOARD", "is a web server"), ("http://DASHBOARD", "expected `auto` or a cluster's host:port")],
 )
 def test_run_is_told_the_dashboard_by_its_address(head: RayHead, tmp_path: Path, address: str, said: str) -> None:
-    """It joins by the GCS port; the dashboard's address is for `submit`."""
+    """It joins through the GCS port; the dashboard's address is for `submit`."""
     address = address.replace("DASHBOARD", head.dashboard.removeprefix("http://"))
     done = stillhouse("run", write_recipe(tmp_path), "--address", address, env=head.env, code=2)
     assert said in done.stderr
 
 
 def test_an_unknown_job_is_said(head: RayHead, tmp_path: Path) -> None:
-    """Neither an id nor a dataset with a job."""
+    """It is neither a job's id nor a dataset with a job."""
     done = stillhouse("stop", tmp_path / "nix", "--address", head.dashboard, env=head.env, code=2)
     assert "has no job" in done.stderr
 

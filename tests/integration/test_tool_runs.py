@@ -75,7 +75,7 @@ async def test_all_protocols_call_the_tools_of_a_file(tmp_path: Path) -> None:
 
 
 async def test_conversations_with_calls_and_results_over_all_protocols(tmp_path: Path) -> None:
-    """Each row offers its own tools; the providers' rules on calls and their results are kept, and so is every turn."""
+    """Each row offers its own tools; every turn is kept, and so are the providers' rules on calls and their results."""
     spoken: list[Any] = [
         [
             {"role": "user", "content": f"what is {number} + 1?"},

@@ -108,7 +108,7 @@ async def test_a_prompt_is_asked_until_enough_answers_are_accepted(tmp_path: Pat
 
 
 def test_equal_answers_count_once_and_the_lowest_sample_is_kept(tmp_path: Path) -> None:
-    """Another sample is asked in the place of each; with `dedup.answers: false` none is."""
+    """Another sample is asked in place of each duplicate, but not with `dedup.answers: false`."""
     recipe, held = chunk_of(tmp_path, questions(1), ask={"accept": 2, "at_most": 4})
     assert list(held.take()) == [0, 1]
     answer(held, 1, body_of("four"))
@@ -132,7 +132,7 @@ def test_equal_answers_all_count_where_they_are_all_kept(tmp_path: Path) -> None
 
 
 def test_an_answer_too_many_is_kept_beside_the_dataset(tmp_path: Path) -> None:
-    """Of a sample given up by an owner that another had an answer to."""
+    """The answer belongs to a sample that one owner gave up, and that another had an answer to."""
     recipe, held = chunk_of(tmp_path, questions(1), ask={"accept": 1, "at_most": 3})
     late = body_of("late")
     assert list(held.take()) == [0]
@@ -169,7 +169,7 @@ def test_an_answer_too_many_is_kept_beside_the_dataset(tmp_path: Path) -> None:
 async def test_the_numbers_may_only_grow(
     tmp_path: Path, first: dict[str, int], second: dict[str, int], words: str
 ) -> None:
-    """And never change from one to the other."""
+    """They can't be exchanged for each other either."""
     recipe = recipe_at(tmp_path).model_copy(update={"ask": Ask(**first)})
     await asked(recipe)
     with pytest.raises(DatasetError, match=words):
@@ -223,7 +223,7 @@ async def test_checks_decide_what_is_accepted(tmp_path: Path) -> None:
 
 
 async def test_checks_without_accept_judge_all_samples(tmp_path: Path) -> None:
-    """As many are asked as ever."""
+    """The checks don't change how many samples are asked."""
     recipe = checked_recipe(tmp_path, samples=3)
     summary = await asked(recipe, settings={"accuracy": 0.5})
     assert (summary.records + summary.rejected, summary.not_needed) == (3 * PROMPTS, 0)

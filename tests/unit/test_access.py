@@ -1,4 +1,4 @@
-"""What opens a dashboard, and what is said where it stays shut: against servers that answer as Ray and gateways do."""
+"""Access to a dashboard, and the messages where it is denied: against servers that answer as Ray and gateways do."""
 
 import json
 from collections.abc import Callable
@@ -26,7 +26,7 @@ SECRET = "secret-value"
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A home without a token, and an environment that names none."""
+    """A home without a token, and an environment that sets none."""
     for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_JOB_HEADERS", "RAY_ADDRESS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -63,7 +63,7 @@ def said(*args: str) -> str:
 
 
 def test_the_kept_token_is_sent_only_where_one_is_asked_for(home: Path) -> None:
-    """First without, then with it, and from there on always."""
+    """First without it, then with it, and from then on always with it."""
     keep_token(home, SECRET)
     seen: list[str | None] = []
     with dashboard_proxy("", guarded(SECRET, seen)) as address:
@@ -118,7 +118,7 @@ def test_36_a_login_in_front_is_named(command: list[str], reply: Reply, words: s
 
 
 def test_36_headers_that_do_not_open_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    """That they were sent; not what they are."""
+    """The message says that they were sent, not what they are."""
     monkeypatch.setenv("RAY_JOB_HEADERS", json.dumps({"X-Made-Up-Auth": SECRET}))
     with dashboard_proxy("", lambda _request, _forward: LOGIN) as address:
         assert "the contents of RAY_JOB_HEADERS were not sufficient" in said("stop", "x", "--address", address)
@@ -144,7 +144,7 @@ def test_headers_that_can_not_be_sent_are_refused(monkeypatch: pytest.MonkeyPatc
 
 
 def test_where_tokens_are_found(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The variable before the file that one names; the one at home where one is asked for; none if disabled."""
+    """The variable before the file that one names; the file in the home if a token is required; none if disabled."""
     keep_token(home, "kept")
     (home / "file").write_text("from the file\n")
     assert named_token() is None

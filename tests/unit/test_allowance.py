@@ -57,7 +57,7 @@ def test_a_pause_holds_everything() -> None:
 
 
 def test_a_wait_is_as_long_as_it_says() -> None:
-    """Asked again after it, the request may go."""
+    """When asked again after it, the request may go."""
     allowance = leased({"requests": 2.0, "input": 100.0})
     assert allowance.reserve(Cost(30, 0), now=0.0) == pytest.approx(0.5)
     assert allowance.reserve(Cost(30, 0), now=0.5) == 0.0
@@ -138,7 +138,7 @@ def test_what_was_not_used_is_given_back() -> None:
 
 
 def test_a_lease_without_a_limit_lifts_it() -> None:
-    """What another job had stated goes with it."""
+    """A limit that another job had stated disappears with it."""
     allowance = leased({"requests": 0.001})
     allowance.accept(Lease({}, 10, math.inf, 0.0), asked_at=0.0, now=0.0)
     assert allowance.reserve(ONE, now=0.0) == 0.0

@@ -111,7 +111,7 @@ def test_a_full_request_holds_every_parameter() -> None:
 
 @pytest.mark.parametrize("url", ["https://gateway.test", "https://gateway.test/v1"])
 def test_the_version_in_a_base_url_may_be_missing(url: str) -> None:
-    """The official client's base URL has none, and ours do."""
+    """The official client's base URL doesn't have it, and ours do."""
     assert request(Ask(max_tokens=9), base_url=url).url == "https://gateway.test/v1/messages"
 
 
@@ -121,7 +121,7 @@ def test_anthropics_own_address_is_the_default() -> None:
 
 
 def test_a_key_and_a_token_go_their_own_ways() -> None:
-    """And requests that share headers share the object."""
+    """Requests with the same headers share one object."""
     key, token = request(Ask(max_tokens=9)).headers, request(Ask(max_tokens=9), key="sk-ant-oat01-x").headers
     assert (key["x-api-key"], key["anthropic-version"], "authorization" in key) == ("k", "2023-06-01", False)
     assert (token["authorization"], "x-api-key" in token) == ("Bearer sk-ant-oat01-x", False)
@@ -198,7 +198,7 @@ def test_neighbours_of_one_role_are_one_turn() -> None:
     [("s", None, True), ("{{ s }}", None, False), ("other", None, False), ("other", True, True), ("s", False, False)],
 )
 def test_a_system_prompt_that_all_rows_share_is_marked(system: str, given: bool | None, marked: bool) -> None:
-    """For the provider's cache; a mark on a prompt that is used once would cost more than none."""
+    """For the provider's cache; marking a prompt that is used once would only cost more."""
     body = sent(Ask(max_tokens=9, system=system), cache_prompt=given)
     block = {"type": "text", "text": "s", "cache_control": {"type": "ephemeral"}}
     assert body["system"] == ([block] if marked else "s")
@@ -298,7 +298,7 @@ def test_whose_words_thoughts_are(model: str, summary: bool | None) -> None:
 
 
 def test_thoughts_without_words_leave_their_signatures() -> None:
-    """There is no reasoning to keep, and none is made up."""
+    """There is no reasoning to keep, and nothing is made up."""
     said = answer(message({"type": "thinking", "thinking": "", "signature": "sig"}, TEXT))
     assert (said.reasoning, said.reasoning_source, said.reasoning_is_summary) == (None, None, None)
     assert said.reasoning_signatures == '[{"signature":"sig"}]'
@@ -385,7 +385,7 @@ def test_a_stream_without_its_end_is_cut(kept: int) -> None:
 
 
 def test_an_error_before_an_answer_is_what_it_says() -> None:
-    """After any number of events that bring none of it; policy is policy even later."""
+    """After any number of events without content; a policy error is one even later."""
     assert isinstance(read(stream(*EVENTS[:2], error("overloaded_error"))), Overload)
     blocked = error("invalid_request_error", "Output blocked by content filtering policy")
     assert isinstance(read(stream(*EVENTS[:5], blocked)), Policy)
@@ -449,7 +449,7 @@ def error(kind: str, said: str = "words", **details: Any) -> dict[str, Any]:
     ],
 )
 def test_what_a_reply_means(status: int, body: Any, expected: type) -> None:
-    """The provider's own bodies, those of what stands before it, and what no provider should send."""
+    """The provider's own bodies, those of proxies in front of it, and bodies that no provider should send."""
     assert isinstance(read(body, status=status), expected), read(body, status=status)
 
 
@@ -470,13 +470,13 @@ def test_an_answer_is_read_in_other_shapes(document: Any) -> None:
 
 
 def test_a_refusal_needs_no_content() -> None:
-    """It says itself that there is none."""
+    """The refusal itself says that there is no answer."""
     said = answer(message(stop_reason="refusal") | {"content": None})
     assert (said.text, said.finish_reason) == (None, "refused")
 
 
 def test_a_message_that_can_not_be_read_is_shown() -> None:
-    """In its own words."""
+    """The Failure quotes it."""
     found = read(message(7))
     assert isinstance(found, Malformed)
     assert "Error" not in found.message
@@ -513,7 +513,7 @@ _FIELDS = ("id", "content", "stop_reason", "stop_details", "usage", "model", "er
 
 @given(st.sampled_from(_FIELDS), json_values, st.integers(200, 599))
 def test_reading_never_raises(field: str, value: Any, status: int) -> None:
-    """Whatever stands in any field; and texts can be stored."""
+    """Whatever is in any field, and the texts can be stored."""
     document = message({"type": "thinking", "thinking": "hm"}, TEXT) | {field: value}
     read(json.dumps(document).encode(), status=status)
     read(json.dumps(message(value)).encode())
@@ -522,5 +522,5 @@ def test_reading_never_raises(field: str, value: Any, status: int) -> None:
 
 @given(st.binary(max_size=200))
 def test_any_bytes_are_read(body: bytes) -> None:
-    """As something."""
+    """Always as some outcome."""
     read(body)

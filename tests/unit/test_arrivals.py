@@ -45,7 +45,7 @@ class Listing:
         self.files.update(dict.fromkeys(names, (size, etag)))
 
     def taken(self, seconds: float) -> Sequence[tuple[float, list[str]]]:
-        """What is taken within so many seconds, each time with when."""
+        """The files taken within this many seconds, each with its time."""
         found: list[tuple[float, list[str]]] = []
         until = self.clock.now + seconds
         while self.clock.now < until:
@@ -93,7 +93,7 @@ def test_a_file_that_keeps_growing_holds_nobody_up() -> None:
 
 
 def test_files_that_keep_coming_are_all_taken_in_time() -> None:
-    """A file every look: none waits for more than two looks beyond its two seconds."""
+    """With a new file at every look, none waits for more than two looks beyond its two seconds."""
     there = Listing()
     came, taken = {}, {}
     for number in range(100):
@@ -123,7 +123,7 @@ def following(tmp_path: Path) -> tuple[Recipe, SourcePlanner, Arrivals, ManualCl
 
 
 def arrive(arrivals: Arrivals, clock: ManualClock) -> bool:
-    """Let what is there be seen, and stand still."""
+    """Let the present files be seen, and stop changing them."""
     for _ in range(2):
         clock.now += STILL_S
         arrived = arrivals.look()
@@ -131,7 +131,7 @@ def arrive(arrivals: Arrivals, clock: ManualClock) -> bool:
 
 
 def test_each_arrival_is_a_generation(tmp_path: Path) -> None:
-    """From a source without a folder on; what is not whole, or has another name than it is to have, does not count."""
+    """The source may start without a folder; a file that is incomplete, or has a temporary name, does not count."""
     recipe, planner, arrivals, clock = following(tmp_path)
     assert not arrive(arrivals, clock)
     assert planner.step() == Wait("files")

@@ -120,7 +120,7 @@ def test_a_file_that_cannot_be_carried_is_refused(tmp_path: Path, content: bytes
 
 
 def test_a_schema_in_the_recipe_is_refused_at_its_own_line() -> None:
-    """Where the fault stands, not where the schema begins."""
+    """At the fault's line, not where the schema begins."""
     found = problems("  schema:\n    type: object\n    properties:\n      a: {type: objekt}\n")
     assert found.startswith(
         "r.yaml:10: ask.schema.properties.a.type: expected a JSON Schema, got one that is not valid"
@@ -128,7 +128,7 @@ def test_a_schema_in_the_recipe_is_refused_at_its_own_line() -> None:
 
 
 def test_a_check_of_the_same_name_is_refused() -> None:
-    """The schema brings its own."""
+    """The schema adds a check of this name itself."""
     head = HEAD.replace("ask:\n", "checks:\n  - length: {max: 9, name: schema}\nask:\n")
     found = problems("  schema: {type: object}\n", head)
     assert found == (
@@ -153,7 +153,7 @@ def test_a_file_travels_inside_and_counts_by_its_hash(tmp_path: Path) -> None:
 
 
 def test_a_recipe_without_a_schema_is_what_it_was(tmp_path: Path) -> None:
-    """Its identity, its parameters and its checks."""
+    """With the same identity, parameters and checks."""
     recipe = recipe_of(tmp_path, teachers=[{"name": "sim", "api": "simulator", "ask": {"temperature": 1.0}}])
     assert "schema" not in json.dumps([recipe.identity(), recipe.ask.parameters()])
     assert (recipe.all_checks, recipe.asked_schema) == ((), None)
@@ -187,7 +187,7 @@ def reply_of(text: str) -> Reply:
 
 
 def test_a_tool_call_needs_no_form() -> None:
-    """It is not an answer yet; one with text beside it is."""
+    """It is not an answer yet; a call with text is."""
     assert answer_of(Completion(None, "tool_calls", None, tool_calls="[]", schema_key="k")).schema_key is None
     assert answer_of(Completion("{}", "tool_calls", None, tool_calls="[]", schema_key="k")).schema_key == "k"
     assert text_hash(Answer("x")) != text_hash(Answer("x", schema_key="k"))
@@ -219,7 +219,7 @@ def body(recipe: Recipe, place: int = 0) -> dict[str, Any]:
 
 @pytest.mark.parametrize("api", BODIES)
 def test_each_api_is_sent_its_own_structured_output(tmp_path: Path, api: str) -> None:
-    """And nothing else of the schema; `extra` still takes precedence."""
+    """And nothing else from the schema; `extra` still takes precedence."""
     region = {"aws": {"region": "us-east-1"}} if api == "bedrock" else {}
     sent = body(with_schema(tmp_path, teacher(api, **region)))
     without = body(recipe_of(tmp_path, ask={"max_tokens": 100}, teachers=[teacher(api, **region)]))
@@ -256,7 +256,7 @@ def test_what_a_schema_is_not_sent_as_is_said(
 
 
 def test_a_form_in_extra_is_sent_as_it_is(tmp_path: Path) -> None:
-    """Answers are checked all the same."""
+    """Answers are still checked."""
     own = {"type": "json_object"}
     recipe = with_schema(tmp_path, teacher("openai-chat", extra={"response_format": own}))
     assert body(recipe)["response_format"] == own

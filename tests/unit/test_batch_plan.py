@@ -75,7 +75,7 @@ def test_under_accept_what_follows_the_batches_is_online() -> None:
 
 
 def test_what_is_asked_online_is_compared_too() -> None:
-    """So that who does not know of batches reads what they would save; a server without any has nothing to compare."""
+    """Users who don't know about batches see what they would save; a server without batches has nothing to compare."""
     asked, _ = priced(recipe())
     modes = modes_of(Workload(asked, samples=1000, chars_per_prompt=400))
     assert modes["online"].usd

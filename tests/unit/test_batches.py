@@ -208,7 +208,7 @@ def test_a_listing_is_read_back_to_the_intent_and_no_further() -> None:
 
 
 def test_anthropic_candidates_are_of_the_intents_size_and_time() -> None:
-    """It gives a batch no name: what else is known of it must fit."""
+    """A batch has no name there, so everything else that is known about it must match."""
 
     def batch(identity: str, at: str, processing: int, succeeded: int = 0) -> dict[str, Any]:
         counts = {"processing": processing, "succeeded": succeeded, "errored": 0, "canceled": 0, "expired": 0}
@@ -279,7 +279,7 @@ def test_an_operations_name_that_is_none_is_refused(identity: str) -> None:
     ],
 )
 def test_a_refused_creation_means_what_it_means_online(status: int, error: dict[str, str], trouble: type) -> None:
-    """By the same vocabulary."""
+    """The same vocabulary decides."""
     reply = Reply(status, {}, json.dumps({"error": error}).encode())
     with pytest.raises(BatchRefused) as refused:
         played(api("openai").create(Job(INTENT, []), "file-1", access("openai")), reply)
@@ -287,7 +287,7 @@ def test_a_refused_creation_means_what_it_means_online(status: int, error: dict[
 
 
 def test_a_queue_that_is_full_fails_a_batch_only_for_now() -> None:
-    """Azure says so of the batch; anything else is a mistake of the input's."""
+    """Azure reports it as the batch's error; any other error is a mistake in the input."""
 
     def failed(code: str) -> Batch:
         errors = {"data": [{"code": code, "message": "m", "line": 3}]}
@@ -324,7 +324,7 @@ def test_a_batch_is_created_where_the_provider_has_it(name: str, expected: str) 
 
 
 def test_a_line_is_the_online_requests_body() -> None:
-    """Byte for byte, beside its id."""
+    """Byte for byte, next to its id."""
     ask = protocol_of(teacher("openai"), Ask(temperature=0.5))
     request = ask.request(Request((("user", "hi"),)), base_url=HOSTS["openai"][1], key=Credentials("k"), now=0.0)
     made = api("openai").line(f"{INTENT.id}-7", request)
@@ -355,7 +355,7 @@ def test_what_has_no_batches_is_refused_with_the_way_out(
 
 @given(st.lists(st.binary(max_size=20)), st.integers(1, 7))
 def test_lines_are_cut_alike_however_they_come(lines: Sequence[bytes], step: int) -> None:
-    """In pieces of any size; empty lines are none."""
+    """In pieces of any size; empty lines don't count."""
     whole = b"\n".join(lines)
     expected = [part.strip() for part in whole.split(b"\n") if part.strip()]
     found: list[bytes] = []
@@ -367,7 +367,7 @@ def test_lines_are_cut_alike_however_they_come(lines: Sequence[bytes], step: int
 
 
 def test_a_missing_batch_is_lost_and_a_stranger_result_is_kept_apart() -> None:
-    """A 404 is an answer; a line without an id is none."""
+    """A 404 is an answer; a line without an id is not a result."""
     found, _ = played(api("anthropic").look("b", access("anthropic")), Reply(404, {}, b'{"type":"error"}'))
     assert found == Batch("b", "lost")
     results: list[Result] = [api("openai").read(each) for each in (b"no json", b"[]", b'{"custom_id": 3}')]

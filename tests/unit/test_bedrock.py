@@ -106,7 +106,7 @@ def test_most_models_get_no_cache_point(model: str, given: bool | None, marked: 
 
 
 def test_claude_on_bedrock_is_asked_as_claude() -> None:
-    """Its own fields go where Converse wants them."""
+    """Claude's own fields go where Converse wants them."""
     terms = {"training_use": "by-authorisation", "authorisation": "letter 7"}
     body = sent(
         Ask(system="s", reasoning_effort="high"), model="us.anthropic.claude-opus-4-8-v1:0", terms=terms, keys=None
@@ -289,7 +289,7 @@ def test_a_key_of_the_wrong_kind_is_explained(
     ],
 )
 def test_a_provider_takes_no_other_provider_s_key(url: str, begins: str, owner: str | None) -> None:
-    """Where a key tells whose it is."""
+    """If the key shows whose it is."""
     said = wrong_kind(f"{begins}0123456789abcdef", urls=[url])
     assert (said or "").endswith(f"takes a key of {owner}") == (owner is not None), said
 
@@ -413,7 +413,7 @@ def test_an_answer_is_read_in_other_shapes(document: Any) -> None:
 
 @pytest.mark.parametrize("output", [None, {}, {"message": None}, {"message": {"content": None}}])
 def test_a_guardrail_needs_no_message(output: Any) -> None:
-    """It says itself that there is none."""
+    """The guardrail itself says that there is no answer."""
     said = answer(answer_of(stopReason="guardrail_intervened") | {"output": output})
     assert (said.text, said.finish_reason, said.refusal_category) == (None, "content_filter", "guardrail")
 
@@ -457,7 +457,7 @@ def test_a_stream_without_its_end_is_cut(kept: int) -> None:
 
 
 def test_a_stream_without_its_metadata_has_no_usage() -> None:
-    """The answer is whole all the same, as it is where the metadata can't be read."""
+    """The answer is still whole, as it is if the metadata can't be read."""
     whole = b"".join(frames())
     late = frame("throttlingException", {"message": "words"}, kind="exception")
     for body in (b"".join(frames()[:-1]), whole[:-9], whole[:-1] + b"\0", b"".join([*frames()[:-1], late])):
@@ -466,7 +466,7 @@ def test_a_stream_without_its_metadata_has_no_usage() -> None:
 
 
 def test_frames_that_are_not_known_are_not_read() -> None:
-    """Nor is what follows the last one."""
+    """Frames after the last one aren't read either."""
     known = frames()
     noise = frame("ping", {})
     assert answer(b"".join([known[0], noise, *known[1:], b"\n"])) == answer(b"".join(known))
@@ -484,7 +484,7 @@ def test_frames_that_are_not_known_are_not_read() -> None:
     ],
 )
 def test_an_exception_in_a_stream_is_what_it_is_elsewhere(name: str, fields: dict[str, Any], expected: type) -> None:
-    """Though the status was 200."""
+    """Although the status was 200."""
     made = frame(name, {"message": "words", **fields}, kind="exception")
     buffer: Any = EventStreamBuffer()
     buffer.add_data(made)
@@ -518,7 +518,7 @@ def test_an_exception_in_a_stream_is_what_it_is_elsewhere(name: str, fields: dic
     ],
 )
 def test_what_an_error_means(status: int, kind: str, said: str, expected: type) -> None:
-    """Whether its name is in the header, with an address, or in the body, with a namespace."""
+    """Its name may be in the header, with an address, or in the body, with a namespace."""
     header = f"{kind}:http://internal.amazon.com/coral/com.amazon.bedrock/"
     assert isinstance(read({"message": said}, status=status, kind=header), expected)
     assert isinstance(read({"__type": f"com.amazon.coral.service#{kind}", "Message": said}, status=status), expected)
@@ -556,7 +556,7 @@ _BLOCKS = ("text", "reasoningContent", "toolUse", "citationsContent")
 
 @given(st.sampled_from(_FIELDS), st.sampled_from(_BLOCKS), json_values)
 def test_reading_never_raises(field: str, block: str, value: Any) -> None:
-    """Whatever stands in any field."""
+    """Whatever is in any field."""
     read(answer_of({"text": "four"}) | {field: value})
     read(answer_of({block: value}))
     read(b"".join([frame("contentBlockDelta", {"contentBlockIndex": 0, "delta": {block: value}}), *frames()[-2:]]))

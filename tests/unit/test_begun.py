@@ -42,7 +42,7 @@ def stored(recipe: Recipe) -> set[str]:
 
 
 def sent(held: OpenChunk) -> None:
-    """A request whose end nobody saw."""
+    """A request whose outcome nobody saw."""
     held.sent(0, at=1.0)
 
 
@@ -129,7 +129,7 @@ def test_a_journal_whose_writer_lives_keeps_its_recipe(tmp_path: Path) -> None:
 
 
 def test_a_shard_keeps_its_recipe(tmp_path: Path) -> None:
-    """Whatever is in it."""
+    """Whatever it contains."""
     write_source(tmp_path, questions(1))
     recipe = recipe_of(tmp_path)
     index(recipe)

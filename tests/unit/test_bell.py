@@ -9,7 +9,7 @@ LONG_S = 600.0
 
 
 async def test_all_who_wait_are_woken_from_any_thread() -> None:
-    """Each once; who comes later waits for the next time, and who has gone does not matter."""
+    """Each once; later arrivals wait for the next ring, and waiters that have left don't matter."""
     bell = Bell()
     waiting = [asyncio.create_task(bell.within(LONG_S)) for _ in range(3)]
     await asyncio.sleep(0)

@@ -40,7 +40,7 @@ def test_a_figure_that_is_missing_misses_its_bar() -> None:
 def test_a_part_that_misses_its_bar_exits_1(
     cost_us: float, code: int, said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """So that a pipeline fails without anyone reading the output."""
+    """A pipeline then fails without anyone reading the output."""
     assert stream.report(cost_us) == code
     assert said in capsys.readouterr().out
 

@@ -50,12 +50,12 @@ def test_recovery_is_the_first_window_at_full_speed(rest_s: float) -> None:
 
 
 def test_no_recovery_is_none() -> None:
-    """Half the speed forever is none."""
+    """Half the speed forever does not count as a recovery."""
     before = [line(10 + 0.1 * n) for n in range(300)]
     assert recovered_s([*before, *(line(100 + 0.2 * n) for n in range(200))], Storm(40.0, 100.0), started_at=0) is None
 
 
 def test_a_storm_that_met_no_run_tells_nothing() -> None:
-    """There is no speed to compare with."""
+    """There is no earlier speed to compare with."""
     assert recovered_s([], Storm(40.0, 100.0), started_at=0) is None
     assert recovered_s([line(38.0), line(120.0)], Storm(40.0, 100.0), started_at=0) is None

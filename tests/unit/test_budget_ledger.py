@@ -18,7 +18,7 @@ CHUNKS = [ChunkId(0, number) for number in range(3)]
 
 
 def requests(count: int) -> Expense:
-    """So many requests."""
+    """This many requests."""
     return Expense(requests=count)
 
 
@@ -53,7 +53,7 @@ class Worker:
 
 
 class World:
-    """What really happens, beside the ledger that is told of it late, or never."""
+    """What really happens; the ledger learns of it late, or never."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -185,7 +185,7 @@ def test_asking_ends_once_nobody_holds_anything() -> None:
 
 @pytest.mark.parametrize("how", ["lost", "kept"])
 def test_a_lost_disk_leaves_the_whole_grant_spent(how: Literal["lost", "kept"]) -> None:
-    """What its journals would have said is gone; with them, only what they say counts."""
+    """What its journals would have shown is gone; if they exist, only what they show counts."""
     ledger = BudgetLedger(limited_to(100), BudgetDocument(), keeps_journals=False)
     ledger.leased("a", CHUNKS[0])
     ledger.reported("a", SpendReport(wants=requests(10), next=requests(1)))
@@ -211,7 +211,7 @@ def test_a_shard_without_a_report_says_what_its_chunk_cost() -> None:
 
 
 async def test_a_purse_pays_in_order_and_returns_what_it_cannot_use() -> None:
-    """Nobody overtakes a request that waits for money; what is too little for it goes back."""
+    """Nothing overtakes a request that waits for money; a remainder too small for it is returned."""
     clock = ManualClock()
     purse = Purse(limited_to(100), clock=clock)
     first = asyncio.ensure_future(purse.reserve(requests(3)))
@@ -264,7 +264,7 @@ async def test_a_batch_gets_what_there_is_money_for_and_gives_back_what_it_did_n
 
 
 class Batches(World):
-    """The same with batches, which go to whoever has their chunk."""
+    """The same world with batches, which belong to the worker that has their chunk."""
 
     def __init__(self, limit: int) -> None:
         super().__init__(limit)
@@ -325,7 +325,7 @@ class Batches(World):
             del turns[name]
 
     def collect(self, name: str, chunk: ChunkId, unserved: int) -> None:
-        """A batch's results come, of which some cost nothing; the next time that is safe."""
+        """A batch's results arrive, some of them free of charge; the next call settles them, as is safe by then."""
         if self.names.get(chunk) != name or not self.open[chunk]:
             return
         if chunk in self.read:
@@ -338,14 +338,14 @@ class Batches(World):
             self.purses[name].spend(requests(served))
 
     def park(self, name: str, chunk: ChunkId) -> None:
-        """The queue knows all of the chunk when it is let go."""
+        """The queue knows everything about the chunk when it is released."""
         if self.names.get(chunk) == name:
             self.say(name)
             self.purses[name].let_go(chunk)
             del self.names[chunk]
 
     def lose(self, name: str, chunk: ChunkId) -> None:
-        """The lease lapses, and the worker hears of it."""
+        """The lease expires, and the worker learns of it."""
         if self.names.get(chunk) == name:
             self.purses[name].lost(chunk)
             del self.names[chunk]

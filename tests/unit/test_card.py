@@ -47,7 +47,7 @@ def written(recipe: Recipe) -> tuple[dict[str, Any], str]:
 
 
 def test_datasets_loads_data_and_nothing_else(tmp_path: Path) -> None:
-    """`load_dataset(<folder>)` comes to the records: neither the rejected ones nor our own files."""
+    """`load_dataset(<folder>)` loads the records, but neither rejected answers nor our own files."""
     recipe = part_of_a_dataset(tmp_path)
     write_card(open_dataset(recipe), rendered(recipe, in_progress=False))
     loaded = datasets.load_dataset(recipe.dataset.path, split="train", cache_dir=str(tmp_path / "cache"))
@@ -134,7 +134,7 @@ def test_finished_dataset_is_written_once(tmp_path: Path) -> None:
 
 
 def test_terms_and_obligations_come_from_the_shards(tmp_path: Path) -> None:
-    """A later run's other declaration stands beside what earlier shards were made under."""
+    """A later run's different declaration is listed next to the terms under which earlier shards were made."""
     part_of_a_dataset(tmp_path, teachers=[LLAMA])
     own = {"license": "ours", "training_use": "by-authorisation", "authorisation": "letter 7"}
     body = written(recipe_of(tmp_path, dataset={"prompts_per_shard": 3}, teachers=[LLAMA | {"terms": own}]))[1]
@@ -145,7 +145,9 @@ def test_terms_and_obligations_come_from_the_shards(tmp_path: Path) -> None:
 
 
 def test_a_model_that_was_not_asked_is_named(tmp_path: Path) -> None:
-    """The terms are of the model that was asked; its name with a version or without its organisation is its own."""
+    """The terms are those of the model that was asked; its name with a version or without its organisation is still its
+    name.
+    """
     recipe, held = chunk_of(tmp_path, questions(3), teachers=[LLAMA])
     for ordinal, model in enumerate(("llama-3.3-70b-instruct", "Llama-3.3-70B-Instruct-0725", "gpt-<b>4o</b>")):
         answer(held, ordinal, body_of(f"answer {ordinal}", model=model))
@@ -156,7 +158,7 @@ def test_a_model_that_was_not_asked_is_named(tmp_path: Path) -> None:
 
 
 def test_the_model_that_was_asked_is_no_other(tmp_path: Path) -> None:
-    """No word of it."""
+    """Nothing is said about it."""
     recipe = part_of_a_dataset(tmp_path)
     assert "name another model" not in written(recipe)[1] + report(open_dataset(recipe))
 
@@ -208,7 +210,7 @@ def test_nothing_of_a_broken_card_is_lost(tmp_path: Path, broken: Callable[[str]
 
 
 def test_a_card_in_another_encoding_is_left(tmp_path: Path) -> None:
-    """It would be garbled, and a run continues without."""
+    """Rewriting would garble it, and a run continues without it."""
     recipe = part_of_a_dataset(tmp_path)
     card = Path(recipe.dataset.path) / CARD_KEY
     card.write_bytes("Größe".encode("latin-1"))
@@ -235,7 +237,7 @@ def test_hostile_recipe_stays_text(tmp_path: Path) -> None:
 
 
 def test_a_run_keeps_the_card_and_is_not_stopped_by_it(tmp_path: Path) -> None:
-    """It is there at the start and true at the end; one that can't be written ends no run."""
+    """It exists at the start and is true at the end; a card that can't be written ends no run."""
     write_source(tmp_path, questions(1))
     recipe = recipe_of(tmp_path)
     index(recipe)
@@ -252,7 +254,7 @@ def test_a_run_keeps_the_card_and_is_not_stopped_by_it(tmp_path: Path) -> None:
 
 
 def test_card_is_no_foreign_file(tmp_path: Path) -> None:
-    """`verify` knows it."""
+    """`verify` knows the card."""
     recipe = part_of_a_dataset(tmp_path)
     write_card(open_dataset(recipe), rendered(recipe, in_progress=False))
     assert CARD_KEY not in [finding.key for finding in verify(open_dataset(recipe)).findings]

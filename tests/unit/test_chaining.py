@@ -1,4 +1,4 @@
-"""A dataset as the source of another: its rows, its late shards, its teachers' terms, and no way back to itself."""
+"""A dataset as another one's source: its rows, its late shards, its teachers' terms, and no way back to itself."""
 
 import asyncio
 from pathlib import Path
@@ -39,7 +39,7 @@ def first(root: Path, **changes: Any) -> Recipe:
 
 
 def verdicts(*, accepted: bool) -> list[Any]:
-    """What the one check says."""
+    """The verdict of the only check."""
     return [CheckResult(accepted, float(accepted), "found" if accepted else "not found")]
 
 
@@ -76,7 +76,7 @@ def test_records_are_rows_with_all_their_columns(tmp_path: Path) -> None:
 
 
 def test_rejected_answers_are_rows_if_asked_for(tmp_path: Path) -> None:
-    """With the reason, which is null for records; what a crash left beside them is not read."""
+    """With the reason, which is null for records; files that a crash left next to them are not read."""
     first(tmp_path)
     stray = tmp_path / "a" / "rejected" / f"part-{ChunkId(0, 0)}-{'0' * 16}.parquet"
     stray.write_bytes(next((tmp_path / "a" / "rejected").glob("*.parquet")).read_bytes())
@@ -151,7 +151,7 @@ def _rewrite(path: Path, teachers: list[dict[str, Any]]) -> None:
 
 
 def test_a_cycle_is_refused(tmp_path: Path) -> None:
-    """A dataset made from itself, or by way of another."""
+    """A dataset made from itself, directly or through another."""
     a = first(tmp_path)
 
     def also_from(*path: str) -> Recipe:
@@ -168,7 +168,7 @@ def test_a_cycle_is_refused(tmp_path: Path) -> None:
 
 
 def test_late_shards_are_late_files(tmp_path: Path) -> None:
-    """An unfinished dataset is said to be so; what it adds is asked by the next run, and nothing twice."""
+    """A note says that a dataset is unfinished; the next run asks what it adds, and nothing a second time."""
     write_source(tmp_path, questions(4))
     a = recipe_of(tmp_path, dataset={"path": str(tmp_path / "a"), "prompts_per_shard": 2})
     asyncio.run(run_in_process(a, limit=2))
@@ -185,7 +185,7 @@ def test_late_shards_are_late_files(tmp_path: Path) -> None:
 
 
 def test_a_dataset_without_a_shard_is_refused(tmp_path: Path) -> None:
-    """With what to do."""
+    """The message says what to do."""
     write_source(tmp_path, questions(1))
     index(recipe_of(tmp_path, dataset={"path": str(tmp_path / "a")}))
     with pytest.raises(SourceError, match=r"has no shard yet: run its recipe first"):

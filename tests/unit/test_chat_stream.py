@@ -1,4 +1,4 @@
-"""A stream of chat completions is read as the same answer unstreamed, or not as an answer at all."""
+"""A stream of chat completions reads the same as the answer unstreamed, or is no answer at all."""
 
 import json
 from typing import Any
@@ -65,7 +65,7 @@ def score(token: str) -> dict[str, Any]:
 
 @st.composite
 def twins(draw: st.DrawFn) -> tuple[bytes, bytes]:
-    """(an answer as one document, the same as a stream)."""
+    """(an answer as one document, the same answer as a stream)."""
     kind = draw(st.sampled_from(["text", "calls", "refusal", "reasoning only", "n"]))
     message: dict[str, Any] = {"role": "assistant", "content": None}
     deltas: list[dict[str, Any]] = [{"role": "assistant", "content": draw(st.sampled_from([None, ""]))}]
@@ -302,7 +302,7 @@ def test_an_error_after_200(error: bytes, kind: type) -> None:
 
 
 def test_a_server_without_finish_reasons_needs_the_recipes_word() -> None:
-    """An end marker alone does not make an answer whole."""
+    """An end marker alone does not make an answer whole; the recipe has to confirm it."""
     body = chunk({"content": "Four."}) + DONE
     assert isinstance(read(body), Ambiguous)
     known = read(body, protocol(finish_reasons={"": "stop"}))

@@ -61,7 +61,7 @@ def _gone(pid: int) -> None:
 
 
 async def test_verdicts_come_back_in_order_and_stop_at_the_first_that_does_not_accept(lengths: CheckPool) -> None:
-    """A thousand answers at once, each with its own."""
+    """A thousand answers at once, each with its own verdict."""
     answers = [Answer(text) for _ in range(250) for text in ("abc", "abcd", "bcd", "\ud800a")]
     said = await asyncio.gather(*(lengths.judge(answer, {}) for answer in answers))
     accepted = [[isinstance(each, CheckResult) and each.accepted for each in verdicts] for verdicts in said]
@@ -70,7 +70,7 @@ async def test_verdicts_come_back_in_order_and_stop_at_the_first_that_does_not_a
 
 
 async def test_an_answer_that_hangs_costs_itself_alone(maths: list[Check]) -> None:
-    """Its child is replaced; what was sent with it is judged all the same, and earlier verdicts are kept."""
+    """Its child is replaced; the other answers sent to it are still judged, and earlier verdicts are kept."""
     async with CheckPool(maths, size=1, timeout_s=0.5) as pool:
         before = children()
         texts = ["\\boxed{x^2}", HANGS, "\\boxed{x^3}", "\\boxed{x \\cdot x}"]
@@ -97,7 +97,7 @@ async def test_a_child_that_is_killed_is_replaced(lengths: CheckPool) -> None:
 
 
 async def test_a_child_that_is_stopped_is_given_up() -> None:
-    """However it came to stand still; the answer is unchecked with the reason."""
+    """Whatever stopped it; the answer is unchecked, with the reason."""
     async with CheckPool(settings({"length": {"max": 3}}), size=1, timeout_s=0.1) as pool:
         child = max(children())
         os.kill(child, signal.SIGSTOP)
@@ -131,7 +131,7 @@ async def test_the_event_loop_goes_on_while_answers_are_judged(maths: list[Check
 
 
 async def test_a_pool_that_can_not_judge_says_so_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With what the child said last; a pool whose children stop starting fails what waits for it."""
+    """With the child's last message; a pool whose children stop starting fails everything that waits for it."""
     async with CheckPool(settings({"length": {"max": 3}}), size=1) as pool:
         monkeypatch.setattr(sys, "executable", "/bin/false")
         for child in children():
@@ -163,7 +163,7 @@ async def test_an_answer_that_takes_too_much_memory_is_left_unchecked() -> None:
 
 
 async def test_a_child_gets_no_secrets_and_loads_no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is not in its environment, nothing that it runs can give away; and ray would cost it 72 MB."""
+    """Nothing that it runs can leak what is not in its environment; and ray would cost it 72 MB."""
     monkeypatch.setenv("TEACHER_KEY", "sk-secret")
     async with CheckPool(settings({"length": {"max": 3}}), size=1):
         (child,) = children()
@@ -174,7 +174,7 @@ async def test_a_child_gets_no_secrets_and_loads_no_cluster(monkeypatch: pytest.
 
 
 async def test_who_stops_waiting_leaves_the_pool_as_it_was(lengths: CheckPool) -> None:
-    """A cancelled answer's verdict goes nowhere; the next one is its own."""
+    """A cancelled answer's verdict is dropped; the next answer gets its own."""
     waiting = asyncio.ensure_future(lengths.judge(Answer("abcd"), {}))
     await asyncio.sleep(0)
     waiting.cancel()
@@ -191,7 +191,7 @@ async def test_a_pool_that_is_left_at_once_leaves_no_child() -> None:
 
 
 def test_children_die_with_the_process_that_started_them() -> None:
-    """However it ends."""
+    """However that process ends."""
     code = """
         import asyncio, os
         from stillhouse.gen.checks.pool import CheckPool
@@ -225,7 +225,7 @@ def test_children_die_with_the_process_that_started_them() -> None:
     ],
 )
 def test_a_child_can_take_no_more_than_its_share(what: str, refused: str) -> None:
-    """No process, thread or program, for root neither; no more memory, and no large file."""
+    """No process, thread or program, not even as root; no extra memory, and no large file."""
     code = (
         f"import os, subprocess, threading; {LIMITS}\ntry: {what}\nexcept BaseException as e: print(type(e).__name__)"
     )

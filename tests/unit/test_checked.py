@@ -1,4 +1,4 @@
-"""`stillhouse check`: what a recipe's checks say of the answers that a dataset holds."""
+"""`stillhouse check`: a recipe's verdicts on the answers that a dataset holds."""
 
 import json
 from pathlib import Path
@@ -28,13 +28,13 @@ def dataset(tmp_path: Path, answers: list[str], **changes: Any) -> Recipe:
 
 
 def checked(recipe: Recipe, *checks: dict[str, Any], sample: int = 20) -> Checked:
-    """What these checks say of the recipe's dataset."""
+    """The verdicts of these checks on the recipe's dataset."""
     with_checks = Recipe.model_validate(recipe.model_dump(mode="json") | {"checks": list(checks)})
     return check(with_checks, DatasetReader(open_dataset(recipe)), sample=sample)
 
 
 def test_answers_are_judged_by_columns_of_the_source(tmp_path: Path) -> None:
-    """A dataset that was made without checks and keeps nothing is judged by what stands in its source."""
+    """A dataset made without checks, and without kept columns, is judged by the columns of its source."""
     recipe = dataset(tmp_path, ["#### 0", "#### 1", "#### 7", "It is 3.\x1b[31m", "#### 4"])
     said = checked(recipe, {"math": {"answer": "known"}}, {"contains": {"text": "####"}})
     assert (said.records, said.sampled, said.accepted) == (5, 5, 3)
@@ -68,7 +68,7 @@ def test_inline_reasoning_is_not_judged_as_the_answer(tmp_path: Path) -> None:
 
 
 def test_a_sample_is_spread_over_all_shards(tmp_path: Path) -> None:
-    """At equal distances, the same ones each time; never more than there are."""
+    """At equal distances, the same ones each time, and never more than there are."""
     write_source(tmp_path, [{"id": f"q{n}", "question": f"what is {n}?"} for n in range(30)])
     recipe = recipe_of(tmp_path)
     index(recipe)
@@ -102,7 +102,7 @@ def test_nothing_to_check_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_check_that_can_judge_nothing_fails_the_command(tmp_path: Path) -> None:
-    """With its words, and exit code 1: what was printed is not an acceptance."""
+    """It prints the check's message and exits with 1: the printed figures are no acceptance rate."""
     recipe = dataset(tmp_path, ["A", "B"], source={"keep": ["known"]})
     file = tmp_path / "recipe.yaml"
     file.write_text(dump_recipe(recipe))

@@ -1,4 +1,4 @@
-"""Every check but `math`, in this process: what it accepts, what it rejects and what it says of it."""
+"""Every check but `math`, in this process: what it accepts, what it rejects, and its details."""
 
 import json
 import time
@@ -68,7 +68,7 @@ def judged(
     ],
 )
 def test_choice_finds_the_option_that_is_chosen(text: str, chosen: str | None) -> None:
-    """By its letter or its text; where none or several are named, nothing is chosen."""
+    """By its letter or its text; an answer that names none, or several, has chosen nothing."""
     for known in "ABCD":
         verdict = judged(settings(**TEXTS), text, known=known, options=CITIES)
         assert verdict.accepted == (known == chosen), verdict
@@ -101,7 +101,7 @@ def test_exact_compares_the_whole_answer() -> None:
 
 
 def test_contains_looks_for_a_text() -> None:
-    """The recipe's own, or each row's; the score is how often."""
+    """The recipe's text, or each row's; the score is the number of occurrences."""
     assert judged(settings(contains={"text": "def "}), "def a(): ...\ndef b(): ...").score == 2.0
     assert judged(settings(contains={"column": "word"}), "a cat sat", word="cat").accepted
     assert not judged(settings(contains={"column": "word"}), "a dog sat", word="cat").accepted
@@ -165,7 +165,7 @@ def test_length_counts_in_its_unit() -> None:
     ],
 )
 def test_language_is_told_from_prose(code: str, text: str) -> None:
-    """Each is its own language and none of the others; code and formulas around it change nothing."""
+    """Each text is in its own language and in no other; code and formulas around it change nothing."""
     for other in ("en", "de", "fr", "es", "ru", "zh", "ja", "ar"):
         verdict = judged(settings(language={"is": other}), text)
         assert verdict.accepted == (other == code), verdict
@@ -182,7 +182,7 @@ def test_language_accepts_what_has_none() -> None:
 
 
 def test_reasoning_has_to_be_there() -> None:
-    """White space is none."""
+    """White space does not count."""
     assert judged(settings(reasoning={}), "x", reasoning="so").accepted
     assert not judged(settings(reasoning={}), "x", reasoning=" \n").accepted
     assert not judged(settings(reasoning={}), "x").accepted
@@ -197,7 +197,7 @@ PROSE = (
 
 
 def test_repetition_is_the_share_of_runs_that_stood_there_before() -> None:
-    """None in prose, nearly all in a loop, in any script; reasoning counts as much as the answer."""
+    """Zero in prose, nearly one in a loop, in any script; reasoning counts as much as the answer."""
     check = settings(repetition={"max": 0.3})
     assert repeated_share(PROSE) == 0.0
     assert repeated_share(PROSE * 4) == pytest.approx(0.74, abs=0.02)
@@ -241,14 +241,14 @@ def test_the_first_check_that_does_not_accept_ends_it() -> None:
 
 
 def test_an_answer_is_what_a_completion_says_beside_its_reasoning() -> None:
-    """Tokens of the reasoning do not count; a bare tool call has no text."""
+    """The reasoning's tokens do not count; a bare tool call has no text."""
     usage = Usage(output_tokens=30, reasoning_tokens=20)
     assert answer_of(Completion("x", "stop", "stop", reasoning="so", usage=usage)) == Answer("x", "so", 10)
     assert answer_of(Completion(None, "tool_calls", None)) == Answer("", None, None)
 
 
 def test_what_needs_the_extra_is_known(tmp_path: Path) -> None:
-    """So that a cluster's nodes get it."""
+    """A cluster's nodes then get it."""
     length = {"length": {"max": 3}}
     assert needs_extra(recipe_of(tmp_path, checks=[length, {"math": {"answer": "a"}}]))
     assert needs_extra(recipe_of(tmp_path, select={"majority": {"answer": "math"}}))

@@ -34,7 +34,7 @@ checks:
 
 
 def problems(check: str) -> str:
-    """What is wrong with a recipe whose one check is written so, on line 6."""
+    """The faults of a recipe whose only check is written like this, on line 6."""
     with pytest.raises(RecipeError) as caught:
         load_recipe(f"{HEAD}  - {check}\n", origin="r.yaml")
     return str(caught.value)
@@ -112,7 +112,7 @@ def with_checks(tmp_path: Path, *checks: dict[str, Any], **changes: Any) -> Reci
 
 
 def test_checks_are_part_of_the_identity_without_their_defaults(tmp_path: Path) -> None:
-    """A recipe without any has the identity that it always had."""
+    """A recipe without checks keeps the identity that it always had."""
     assert with_checks(tmp_path).identity() == recipe_of(tmp_path).identity()
     recipe = with_checks(
         tmp_path,
@@ -161,7 +161,7 @@ def test_a_schema_file_travels_inside_and_counts_by_its_hash(tmp_path: Path) -> 
     ],
 )
 def test_a_file_that_is_no_schema_is_refused(tmp_path: Path, content: str, message: str) -> None:
-    """By its path, before anything is asked."""
+    """The message names its path, before anything is asked."""
     path = tmp_path / "answer.schema.json"
     path.write_text(content)
     assert message in problems(f"json_schema: {{schema: {path}}}")
@@ -190,7 +190,7 @@ def test_editors_know_checks() -> None:
 
 
 def test_the_line_of_a_wrong_column_is_named(tmp_path: Path) -> None:
-    """As of a field that is wrong in itself."""
+    """As for a field with a fault of its own."""
     text = f"{HEAD}  - length: {{max: 9}}\n  - math:\n      answer: knwon\n".replace(
         "prompts.jsonl", str(tmp_path / "source")
     )

@@ -1,4 +1,4 @@
-"""Whether Ray is to send a token: what the cluster asks for decides, not what happens to lie on this machine."""
+"""When Ray sends a token: the cluster's requirement decides, not a file on this machine."""
 
 import os
 from collections.abc import Iterator
@@ -36,7 +36,7 @@ def gcs(token: str | None) -> Iterator[str]:
 
 @pytest.fixture(autouse=True)
 def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A home in which Ray keeps a token, and an environment that names none."""
+    """A home in which Ray keeps a token, and an environment that sets none."""
     for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_USE_TLS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -46,7 +46,7 @@ def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(("asked", "mode"), [("kept", "token"), (None, "disabled")])
 def test_the_cluster_decides(asked: str | None, mode: str) -> None:
-    """As long as it is joined; then it is as it was."""
+    """While it is joined; afterwards the setting is as before."""
     with gcs(asked) as address, token_agreed(address):
         assert os.environ["RAY_AUTH_MODE"] == mode
     assert "RAY_AUTH_MODE" not in os.environ
@@ -60,7 +60,7 @@ def test_a_token_that_is_named_is_not_sent_where_none_is_asked_for(monkeypatch: 
 
 
 def test_a_wrong_token_is_told_from_none(tmp_path: Path) -> None:
-    """At once, where Ray tries for twenty seconds and then says that it can't connect."""
+    """At once, while Ray tries for twenty seconds and then reports that it can't connect."""
     with gcs("another") as address:
         with (
             pytest.raises(UsageError, match=r"^token refused: .* does not accept ~/.ray/auth_token"),

@@ -16,12 +16,12 @@ from stillhouse.schemas.simulator import SimulatorLimits
 
 
 def limited(*, seed: int = 0, seconds: float = 300.0, latency_s: float = 1.0, **limits: float) -> Heard:
-    """Workers at a teacher with these limits, none of them declared."""
+    """Workers at a teacher with these limits, all of them undeclared."""
     behaviour = Behaviour(SimulatorLimits.model_validate(limits), latency_s=latency_s)
     return play(behaviour, seconds=seconds, seed=seed)
 
 
-# --- what was told
+# --- declared limits
 
 
 @pytest.mark.parametrize("workers", [1, 4])
@@ -35,7 +35,7 @@ def test_a_told_rate_is_all_used_and_never_exceeded(workers: int) -> None:
 
 @pytest.mark.parametrize("latency_s", [1.0, 4.0])
 def test_a_told_rate_is_all_used_within_three_seconds_and_an_answer(latency_s: float) -> None:
-    """100 a second where nothing is said of how many may be in flight: the first answers tell how many it takes."""
+    """100 per second, with no declared number in flight: the first answers show how many it takes."""
     limits = SimulatorLimits(requests_per_minute=6000)
     behaviour = Behaviour(limits, latency_s=latency_s, spread=0.2)
     heard = play(behaviour, told=Limits(requests_per_minute=6000), seconds=20 + 2 * latency_s)
@@ -47,7 +47,7 @@ def test_a_told_rate_is_all_used_within_three_seconds_and_an_answer(latency_s: f
 
 @pytest.mark.parametrize("workers", [2, 4, 8])
 def test_workers_that_come_later_have_their_share_within_seconds(workers: int) -> None:
-    """The first has all 200 slots until others come: what falls free of them is used again at once."""
+    """The first worker has all 200 slots until others join: slots that it frees are used again at once."""
     heard = play(Behaviour(), told=Limits(in_flight=200), workers=workers, seconds=10)
     assert heard.per_s(2, 8) >= 0.85 * 200 / math.exp(0.3**2 / 2)
 
@@ -75,7 +75,7 @@ def test_a_told_token_limit_is_used_by_what_answers_turn_out_to_be(workers: int)
     assert heard.per_s(60, 300, tokens=True) >= 0.94 * 10_000
 
 
-# --- what nobody told
+# --- undeclared limits
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -124,7 +124,7 @@ def test_an_allowance_of_a_whole_minute_does_not_mislead_for_long() -> None:
 # As long as it takes to grow and to be worn down again; full grown, a second is thousands of answers.
 @pytest.mark.parametrize(("seed", "seconds"), [(0, 260), (1, 150), (2, 90)])
 def test_everyday_refusals_are_no_sign_of_too_much(seed: int, seconds: int) -> None:
-    """One in twenty at any load neither wears concurrency down nor keeps it from growing."""
+    """Refusing one in twenty at any load neither wears concurrency down nor keeps it from growing."""
     assert play(Behaviour(refuses=0.05), seconds=seconds, seed=seed).slots >= 500
 
 
@@ -180,14 +180,14 @@ def test_a_sustained_concurrency_is_stepped_up() -> None:
 
 
 def test_a_refused_step_is_undone() -> None:
-    """The search then looks between the two."""
+    """The search then continues between the two."""
     undone = after(CLIMBED, 0.2)
     assert (undone.state, undone.slots, undone.not_sustained) == (Climbing(), 32, CLIMBED.slots)
     assert 32 < after(undone, 0.0, seconds=20).slots < CLIMBED.slots
 
 
 def test_a_step_that_gains_nothing_is_undone() -> None:
-    """A teacher that queues: each slot became slower by as much as there are more."""
+    """A teacher that queues: each slot became slower in proportion to the number of slots."""
     first = after(CLIMBED, 0.0)
     assert after(first, 0.0, speed=CLIMBED.slots / first.slots).slots == CLIMBED.slots
 
@@ -256,7 +256,7 @@ def test_concurrency_grows_only_while_it_is_used_up() -> None:
 
 @given(steps=st.lists(st.tuples(st.integers(0, 50), st.integers(0, 50), st.booleans(), st.floats(0, 10)), max_size=100))
 def test_concurrency_stays_in_its_bounds(steps: list[tuple[int, int, bool, float]]) -> None:
-    """Never none, never more than the most."""
+    """Never zero, and never above the maximum."""
     search, now = Search(), 0.0
     for served, refused, saturated, passed in steps:
         now += passed

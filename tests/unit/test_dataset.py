@@ -1,4 +1,4 @@
-"""A dataset's state: bound to one identity, read back from what is stored, and refused where that is damaged."""
+"""A dataset's state: bound to one identity, read back from what is stored, and refused if that is damaged."""
 
 from pathlib import Path
 from typing import Any
@@ -59,7 +59,7 @@ def test_another_identity_is_refused_by_the_fields_that_differ(
 
 
 def test_a_recipe_that_got_no_further_than_its_mistake_can_be_mended(tmp_path: Path) -> None:
-    """As long as nothing was planned by it."""
+    """As long as nothing was planned with it."""
     store, mended = open_dataset(recipe_of(tmp_path)), recipe_of(tmp_path)
     bind(store, recipe_of(tmp_path, source={"keep": ["answr"]}))
     bind(store, mended)
@@ -67,7 +67,7 @@ def test_a_recipe_that_got_no_further_than_its_mistake_can_be_mended(tmp_path: P
 
 
 def test_what_is_no_identity_may_change(tmp_path: Path) -> None:
-    """Limits, prices, timeouts, workers, the source's path, what is kept raw."""
+    """Limits, prices, timeouts, workers, the source's path, and which replies are kept raw."""
     bind(open_dataset(recipe_of(tmp_path)), recipe_of(tmp_path))
     teacher = TEACHER | {"limits": {"in_flight": 3}, "price": {"input": 1, "output": 2}, "timeout_s": 5}
     other = recipe_of(
@@ -89,7 +89,7 @@ def test_what_is_no_identity_may_change(tmp_path: Path) -> None:
 def test_an_identity_comes_back_as_it_was(
     tmp_path_factory: pytest.TempPathFactory, system: str, extra: dict[str, Any], temperature: float
 ) -> None:
-    """Whatever a system prompt holds: the same recipe is never another one."""
+    """Whatever a system prompt contains, the same recipe never counts as another one."""
     extra = {name: value for name, value in extra.items() if name not in RESERVED}
     recipe = recipe_of(
         tmp_path_factory.mktemp("dataset"), ask={"system": system, "extra": extra, "temperature": temperature}
@@ -120,7 +120,7 @@ def test_an_identity_comes_back_as_it_was(
     ],
 )
 def test_a_damaged_recipe_is_named(tmp_path: Path, text: bytes) -> None:
-    """Never a silent start from zero."""
+    """The run never silently starts from zero."""
     recipe = recipe_of(tmp_path)
     store = open_dataset(recipe)
     store.put(RECIPE_KEY, text)
@@ -129,7 +129,7 @@ def test_a_damaged_recipe_is_named(tmp_path: Path, text: bytes) -> None:
 
 
 def test_a_missing_recipe_beside_shards_is_refused(tmp_path: Path) -> None:
-    """Nothing says what they are."""
+    """Nothing shows what the shards are."""
     recipe = recipe_of(tmp_path)
     store = open_dataset(recipe)
     store.put(ChunkId(0, 3).data_key, b"")
@@ -138,7 +138,7 @@ def test_a_missing_recipe_beside_shards_is_refused(tmp_path: Path) -> None:
 
 
 def test_what_a_newer_version_wrote_is_refused(tmp_path: Path) -> None:
-    """The recipe and the plan."""
+    """For the recipe and for the plan."""
     write_source(tmp_path, questions(1))
     recipe = recipe_of(tmp_path)
     index(recipe)
@@ -158,7 +158,7 @@ NOT_KEPT = b'{"version": 1, "generation": 0, "files": [], "kept": "AAAA"}'
 
 @pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"version": "1"}', b'{"version": 1}', NOT_KEPT, None])
 def test_a_damaged_plan_is_named(tmp_path: Path, damage: bytes | None) -> None:
-    """Cut off, too."""
+    """Also if it is cut off."""
     write_source(tmp_path, questions(1))
     recipe = recipe_of(tmp_path)
     index(recipe)
@@ -228,7 +228,7 @@ def test_a_gap_in_the_plans_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("generation", [0, 1])
 def test_a_missing_plan_beside_shards_is_refused(tmp_path: Path, generation: int) -> None:
-    """Of its own generation."""
+    """The plan of the shards' own generation."""
     write_source(tmp_path, questions(1))
     recipe = recipe_of(tmp_path)
     index(recipe)
@@ -240,7 +240,7 @@ def test_a_missing_plan_beside_shards_is_refused(tmp_path: Path, generation: int
 
 
 def test_sealed_chunks_are_what_is_listed(tmp_path: Path) -> None:
-    """In order, past six digits too; what else lies in data/ is none."""
+    """In order, even past six digits; other files in data/ don't count."""
     store = open_dataset(recipe_of(tmp_path))
     chunks = [ChunkId(0, 0), ChunkId(0, 42), ChunkId(1, 7), ChunkId(2, 1_234_567)]
     for chunk in chunks:

@@ -36,7 +36,7 @@ with Screen(recipe) as screen:
 
 
 def test_what_is_answered_counts_before_it_is_sealed(tmp_path: Path) -> None:
-    """A chunk of a thousand long answers is not a standstill; what an earlier run sealed counts as well."""
+    """A chunk of a thousand long answers is not a standstill; chunks that an earlier run sealed count as well."""
     progress = Progress(recipe_of(tmp_path, ask={"samples": 2}))
     counts = ShardCounts(records=190, rejected={"length": 7}, failed={"bad_request": 3})
     stats = queue_stats(teachers={"sim": Tally(answers=250)}, counts=counts, samples=2000, samples_left=1600)
@@ -46,7 +46,7 @@ def test_what_is_answered_counts_before_it_is_sealed(tmp_path: Path) -> None:
 
 
 def test_chunks_that_wait_for_batches_are_shown(tmp_path: Path) -> None:
-    """So that a run without a request for hours is not a standstill."""
+    """A run that sends no request for hours must not look stalled."""
     progress = Progress(recipe_of(tmp_path))
     shards = progress.figures(queue_stats(sealed=4, chunks=10, parked=3)).dataset["shards"]
     assert shards == "4 of 10, 3 with batches at the provider"
@@ -54,7 +54,7 @@ def test_chunks_that_wait_for_batches_are_shown(tmp_path: Path) -> None:
 
 
 def test_batches_are_shown_by_state(tmp_path: Path) -> None:
-    """Open ones are those in workers' hands and those of parked chunks; without a batch teacher nothing is said."""
+    """Workers' open batches and those of parked chunks; nothing is shown without a teacher in batch mode."""
     recipe = recipe_of(tmp_path)
     teacher = recipe.teachers[0].model_copy(update={"name": "t", "mode": "batch"})
     progress = Progress(recipe.model_copy(update={"teachers": (teacher,)}))
@@ -65,7 +65,7 @@ def test_batches_are_shown_by_state(tmp_path: Path) -> None:
 
 
 def test_what_checks_accept_is_shown_by_check_and_teacher(tmp_path: Path) -> None:
-    """Of the answers judged so far; a check that judged none is left out."""
+    """Of the answers judged so far; a check that has judged nothing is left out."""
     checks = [{"length": {"min": 1}}, {"regex": {"pattern": "x"}}, {"reasoning": {}}]
     teachers = [{"name": name, "api": "simulator"} for name in ("a", "b")]
     progress = Progress(recipe_of(tmp_path, checks=checks, teachers=teachers))
@@ -77,7 +77,7 @@ def test_what_checks_accept_is_shown_by_check_and_teacher(tmp_path: Path) -> Non
 
 
 def test_the_whole_dataset_is_told_from_this_call(tmp_path: Path) -> None:
-    """Generations sealed earlier count in the one and not in the other; the line says which is which."""
+    """Generations sealed earlier count only for the dataset; the line says which figure is which."""
     progress = Progress(recipe_of(tmp_path))
     closed = Closed(rows=600, duplicates=6, bad=2, samples=592, chunks=12)
     counts = ShardCounts(records=40)
@@ -141,7 +141,7 @@ def test_every_declared_limit_is_shown(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("no_color", [False, True])
 def test_no_color_is_heeded(tmp_path: Path, no_color: bool) -> None:
-    """Colours are there, and gone where NO_COLOR asks for it; the figures stay."""
+    """There are colours unless NO_COLOR is set; the figures stay."""
     env = os.environ | {"TERM": "xterm-256color", "PYTHONPATH": str(Path(__file__).parents[1])}
     env.pop("NO_COLOR", None)
     env |= {"NO_COLOR": "1"} if no_color else {}
@@ -164,7 +164,7 @@ def _read(fd: int) -> bytes:
 
 
 def test_a_line_of_progress_is_known_as_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """By a follower that shows a table instead; a note is not."""
+    """A follower that shows a table skips it; a note is not skipped."""
     lines = Lines(recipe_of(tmp_path))
     lines.update(queue_stats())
     lines.note("dataset: is local")
@@ -174,7 +174,7 @@ def test_a_line_of_progress_is_known_as_one(tmp_path: Path, capsys: pytest.Captu
 
 
 def test_what_is_shown_travels(tmp_path: Path) -> None:
-    """From a job to its followers, complete."""
+    """Complete, from a job to its followers."""
     shown = Progress(recipe_of(tmp_path)).shown(queue_stats(teachers={"sim": Tally(answers=250)}))
     assert Shown.model_validate_json(shown.model_dump_json()) == shown
     assert shown.answered == 250

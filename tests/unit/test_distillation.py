@@ -1,4 +1,4 @@
-"""When refusals say that the provider takes the run for distillation."""
+"""Refusals that show that the provider takes the run for distillation."""
 
 import pytest
 
@@ -11,7 +11,7 @@ from stillhouse.schemas.completion import Completion
     [(0, 0, False), (2, 2, False), (3, 3, True), (3, 299, True), (3, 300, False), (11, 1000, True), (10, 1000, False)],
 )
 def test_a_small_rate_is_no_alarm(refusals: int, answers: int, alarming: bool) -> None:
-    """Nor are a few odd prompts."""
+    """A few odd prompts aren't either."""
     assert is_alarming(refusals, answers=answers) is alarming
 
 

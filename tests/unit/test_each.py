@@ -73,7 +73,7 @@ def rows(recipe: Recipe, folder: str = "data") -> list[dict[str, Any]]:
 
 
 def test_equal_answers_are_kept_once_for_each_teacher(tmp_path: Path) -> None:
-    """The ordinal says whose sample it is; what two teachers say alike is the comparison, and both are kept."""
+    """The ordinal says whose sample it is; equal answers of two teachers are the comparison, and both are kept."""
     recipe, held = chunk_of(
         tmp_path,
         questions(2),
@@ -132,7 +132,7 @@ async def test_each_teacher_is_asked_until_enough_of_its_own_answers_are_accepte
 
 
 async def test_each_teachers_answers_have_a_majority_of_their_own(tmp_path: Path) -> None:
-    """A vote per prompt and teacher, also once Failures are retried."""
+    """One vote per prompt and teacher, even after Failures are retried."""
     recipe = each_of(tmp_path, "a", "b", ask={"samples": 3}, select={"majority": {"answer": "math"}})
     first = await asked(recipe, REFUSING, accuracy=0.5)
     assert first.failed > 0
@@ -170,7 +170,7 @@ def test_more_samples_than_a_shard_can_number_are_refused(tmp_path: Path) -> Non
 
 
 async def test_a_teacher_more_is_another_dataset(tmp_path: Path) -> None:
-    """Each teacher's answers are part of every prompt: the refusal names the field and the way out."""
+    """Each teacher's answers belong to every prompt: the refusal names the field and the way out."""
     recipe = each_of(tmp_path, "a", "b")
     await asked(recipe)
     with pytest.raises(DatasetError, match="differ in teachers"):

@@ -1,4 +1,4 @@
-"""What a run says at its end: one answer, and what to do next."""
+"""The end of a run's output: one answer, and what to do next."""
 
 import json
 from pathlib import Path
@@ -64,7 +64,7 @@ def test_an_answer_that_is_only_a_tool_call_is_shown(tmp_path: Path) -> None:
 
 
 def test_a_dataset_without_records_shows_none(tmp_path: Path) -> None:
-    """Nor does one that is not there."""
+    """Neither does a dataset that does not exist."""
     assert seen(recipe_of(tmp_path)) is None
     recipe, held = chunk_of(tmp_path, questions(1))
     answer(held, 0, b"{}", status=404)
@@ -102,7 +102,7 @@ def test_what_comes_next_depends_on_how_it_went(tmp_path: Path) -> None:
 def test_a_run_that_was_stopped_says_what_helps(
     tmp_path: Path, error: StillhouseError, first: str, resumes: bool
 ) -> None:
-    """By what stopped it."""
+    """Depending on what stopped it."""
     recipe = one_answer(tmp_path, body_of("so"))
     said = commands(Ending(recipe, ["r.yaml"]).stopped(error))
     assert said[0].startswith(first)
@@ -111,7 +111,7 @@ def test_a_run_that_was_stopped_says_what_helps(
 
 
 def test_a_mistake_is_said_alone(tmp_path: Path) -> None:
-    """Its message says what to do; without a dataset nothing else could be looked at."""
+    """Its message says what to do; without a dataset there is nothing else to look at."""
     assert Ending(recipe_of(tmp_path), ["r.yaml"]).stopped(UsageError("wrong")) == ""
     assert commands(Ending(recipe_of(tmp_path), ["r.yaml"]).stopped(StillhouseError("x"))) == [
         "stillhouse doctor r.yaml"

@@ -26,12 +26,12 @@ def opened(*, now: float = 0.0) -> tuple[Endpoints, Endpoint]:
 
 
 def test_an_endpoint_knows_its_host() -> None:
-    """As records name it."""
+    """By the name that records have."""
     assert {endpoint.host for endpoint in Endpoints(URLS).all} == {"a", "b", "c:8000"}
 
 
 def test_load_goes_where_least_is_outstanding() -> None:
-    """An endpoint that is slow gets less."""
+    """A slow endpoint gets less."""
     endpoints = Endpoints(URLS)
     under_way = [picked(endpoints) for _ in range(9)]
     assert Counter(endpoint.url for endpoint in under_way) == dict.fromkeys(URLS, 3)
@@ -55,7 +55,7 @@ def test_workers_do_not_all_begin_with_the_first() -> None:
 
 
 def test_a_dead_endpoint_loses_its_load() -> None:
-    """The others take it over; the dead one is asked no more than a probe now and then."""
+    """The others take it over; the dead one only gets a probe now and then."""
     endpoints = Endpoints(URLS)
     dead = endpoints.all[1]
     asked, now = 0, 0.0
@@ -119,7 +119,7 @@ def test_a_sample_asked_again_probes_only_where_none_serves() -> None:
 
 
 def test_requests_that_hang_do_not_keep_probes_back() -> None:
-    """An endpoint that stopped serving is tried again within seconds, whatever else is in flight there."""
+    """An endpoint that stopped serving is tried again within seconds, whatever else is in flight to it."""
     endpoints = Endpoints(URLS[:1])
     for _ in range(100):
         picked(endpoints)
@@ -177,7 +177,7 @@ def test_there_is_always_one_to_send_to_within_the_bound(steps: list[tuple[bool,
 
 
 def test_a_suspected_endpoint_gets_one_request_until_that_was_admitted() -> None:
-    """Those in flight come first, but neither they nor the time of a whole answer hold it up for long."""
+    """Requests in flight come first, but neither they nor the time of a whole answer delay it for long."""
     endpoints = Endpoints(URLS[:1])
     endpoint = picked(endpoints)
     picked(endpoints)

@@ -1,4 +1,4 @@
-"""Server-sent events by their bytes: the same whatever packets they come in, and no comment or ping is an event."""
+"""Server-sent events by their bytes: the same in any packets, and no comment or ping is an event."""
 
 import json
 from typing import Any

@@ -38,7 +38,7 @@ class _Queue:
 
 
 async def test_troubles_are_a_line_a_kind() -> None:
-    """A thousand refusals between two renewals are one line that counts them; no more of them are none."""
+    """A thousand refusals between two renewals are one line that counts them; without more there is no line."""
     records: list[logging.LogRecord] = []
     handler = logging.Handler()
     handler.emit = records.append  # type: ignore[method-assign, assignment]

@@ -18,12 +18,12 @@ BROKE = Money("pay", 402)
 
 
 def blamed(blame: Blame | None) -> str | None:
-    """Who is."""
+    """What is to blame."""
     return None if blame is None else blame.on
 
 
 def serve(evidence: Evidence, count: int, *, at: float, endpoint: str = "a") -> None:
-    """So many other prompts are served by requests of that time."""
+    """Other prompts are served, this many, by requests sent at this time."""
     for number in range(count):
         evidence.served(("other", at, number), endpoint=endpoint, sent_at=at, now=at + 0.01)
 
@@ -57,7 +57,7 @@ def test_an_overload_of_one_prompt_is_waited_out_and_slows_nobody_else() -> None
 @settings(max_examples=30)
 @given(seed=st.integers(0, 2**32), share=st.floats(0.05, 0.9), prompts=st.integers(20, 100))
 def test_a_limited_account_is_never_held_against_a_prompt(seed: int, share: float, prompts: int) -> None:
-    """However many tries meet the limit at random: nobody is given up (by a chance in a million)."""
+    """However many tries hit the limit at random, no prompt is given up (except by a chance of one in a million)."""
     draw, evidence = random.Random(seed), Evidence()
     waiting, now = list(range(prompts)), 0.0
     while waiting:
@@ -115,7 +115,7 @@ def test_one_prompt_never_costs_the_account_more_than_half_its_rate(
 @settings(max_examples=60)
 @given(window_s=st.floats(5.0, 60.0), each=st.integers(3, 200), prompts=st.integers(5, 60), slots=st.integers(1, 16))
 def test_a_limit_of_the_account_is_honoured_whole(window_s: float, each: int, prompts: int, slots: int) -> None:
-    """A fixed window whose refusals state its end: besides what was sent together, nothing is asked before that."""
+    """A fixed window whose refusals state its end: apart from what was sent together, nothing is asked before that."""
     evidence, now, used, paused_until, served, refused = Evidence(), 0.0, 0, 0.0, 0, 0
     opens_at, windows = window_s, 1
     waiting = deque((number, 0.0) for number in range(prompts * each))
@@ -168,7 +168,7 @@ def test_a_lone_prompt_outlives_every_limit_by_the_minute() -> None:
 
 
 def test_without_others_a_limit_is_waited_for() -> None:
-    """As for any account: nobody can say, and waiting costs nothing."""
+    """As for any account: nothing shows whose limit it is, and waiting costs nothing."""
     evidence = Evidence()
     assert {blamed(evidence.weigh("p", RATE, endpoint="a", now=10.0 * n)) for n in range(50)} == {None, "unclear"}
 
@@ -211,21 +211,21 @@ def test_refusals_among_others_that_were_sent_later_and_served_are_not_the_accou
 
 @pytest.mark.parametrize(("outcome", "prompts"), [(BROKE, 3), (FORBIDDEN, 5)])
 def test_several_prompts_refused_are_the_account(outcome: Outcome, prompts: int) -> None:
-    """With nobody served in between."""
+    """If none was served in between."""
     evidence = Evidence()
     seen = [blamed(evidence.weigh(n, outcome, endpoint="a", now=float(n))) for n in range(prompts)]
     assert seen == ["unclear"] * (prompts - 1) + ["account"]
 
 
 def test_what_one_endpoint_refuses_says_nothing_of_another() -> None:
-    """Suspicion is by endpoint."""
+    """Suspicion is per endpoint."""
     evidence = Evidence()
     evidence.weigh("p", FORBIDDEN, endpoint="a", now=1.0)
     assert evidence.suspected_at("b") is None
 
 
 def test_an_outage_is_nobody_s_own_for_a_minute() -> None:
-    """Several prompts fail and nobody is served; once somebody is, or for too long, a failure is its own."""
+    """Several prompts fail and none is served; once one is, or after too long, a failure is the prompt's own."""
     failed = ServerError("500", 500)
     evidence = Evidence()
     assert [blamed(evidence.weigh(n, failed, endpoint="a", now=1.0)) for n in range(4)] == [None, None] + [
@@ -238,7 +238,7 @@ def test_an_outage_is_nobody_s_own_for_a_minute() -> None:
 
 
 def test_a_request_that_was_never_sent_says_nothing() -> None:
-    """No connection, whoever asks."""
+    """There was no connection, for any prompt."""
     evidence = Evidence()
     serve(evidence, 100, at=0.0)
     assert all(evidence.weigh("p", NoConnection("refused"), endpoint="a", now=float(n)) is None for n in range(99))

@@ -59,7 +59,7 @@ def stored(dataset: Path, kind: str) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("format", ["trl-sft", "messages-jsonl", "sharegpt"])
 def test_every_record_becomes_a_line(dataset: Path, tmp_path: Path, format: str) -> None:
-    """With its prompt and its text, and twice the same bytes."""
+    """With its prompt and its text, and the same bytes each time."""
     out, again = tmp_path / "a.jsonl", tmp_path / "b.jsonl"
     export(dataset, format, "--out", str(out))
     export(dataset, format, "--out", str(again))
@@ -97,7 +97,7 @@ def test_pairs_hold_a_record_and_a_rejected_answer(dataset: Path, tmp_path: Path
 
 
 def test_reasoning_goes_where_it_is_wanted(dataset: Path, tmp_path: Path) -> None:
-    """It is left out with a note, stands in the text, or in a field of its own."""
+    """It is left out with a note, is part of the text, or has a separate field."""
     out = tmp_path / "sft.jsonl"
     record = stored(dataset, "data")[0]
     assert "--reasoning inline" in export(dataset, "trl-sft", "--out", str(out))
@@ -199,7 +199,7 @@ def test_the_best_is_paired_with_the_worst() -> None:
 
 
 def test_prompts_keep_their_calls_and_rows_their_tools(tmp_path: Path) -> None:
-    """Where a conversation holds calls and results, and each row offers tools of its own."""
+    """A conversation keeps its calls and results, and each row the tools that it offers."""
     asked = [{"type": "function", "function": {"name": "add", "arguments": '{"a": 1}'}, "id": "c1"}]
     messages = [
         {"role": "user", "content": "Add."},
@@ -276,7 +276,7 @@ def test_a_file_is_there_as_a_whole_or_not_at_all(dataset: Path, tmp_path: Path)
 
 
 def test_a_pipe_is_written_to(dataset: Path, tmp_path: Path) -> None:
-    """It is not replaced by a file: its reader gets the rows. The terms file has no place beside it."""
+    """No file replaces it: its reader gets the rows. The terms file can't go beside it."""
     out = tmp_path / "pipe"
     os.mkfifo(out)
     with ThreadPoolExecutor() as pool:

@@ -54,7 +54,7 @@ TOO_LONG = '{"error": {"message": "long", "code": "context_length_exceeded"}}'
 
 
 def chain_of(tmp_path: Path, *names: str, prompts: int = 20, **changes: Any) -> Recipe:
-    """So many prompts, and a chain of teachers with these names."""
+    """This many prompts, and a chain of teachers with these names."""
     write_source(tmp_path, questions(prompts))
     teachers = [
         {
@@ -258,7 +258,7 @@ def test_tries_count_per_teacher_and_costs_add_up(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("lost", ["nothing", "decision"])
 def test_whoever_recovers_a_chunk_asks_the_teacher_that_was_decided_on(tmp_path: Path, lost: str) -> None:
-    """The decision is a frame of its own, before the request; where it is damaged the request itself tells."""
+    """The decision is a separate frame before the request; if it is damaged, the request itself shows it."""
     recipe = chain_of(tmp_path, "a", "b", prompts=1)
     _, held = chunk_of(
         tmp_path,
@@ -299,7 +299,7 @@ def test_an_answer_of_a_teacher_that_was_left_still_counts(tmp_path: Path) -> No
 
 
 async def test_what_one_teacher_refuses_or_fails_the_next_one_answers(tmp_path: Path) -> None:
-    """Real failures, prompts that are too long and its own refusals move on; limits are waited for."""
+    """Real failures, prompts that are too long and the teacher's own refusals move on; limits are waited for."""
     faults = [
         {"kind": "status", "status": 200, "body": '{"choices": []}', "share": 0.2, "start_request": 2},
         {"kind": "status", "status": 400, "body": TOO_LONG, "share": 0.2, "start_request": 2},
@@ -314,7 +314,7 @@ async def test_what_one_teacher_refuses_or_fails_the_next_one_answers(tmp_path: 
 
 
 async def test_limits_alone_never_make_a_sample_move_on(tmp_path: Path) -> None:
-    """Many requests are refused for a limit; refusals by policy stay refusals."""
+    """Many requests are refused because of a limit; refusals by policy stay refusals."""
     policy = '{"error": {"message": "no", "code": "content_filter"}}'
     faults = [
         {"kind": "status", "status": 429, "headers": {"retry-after-ms": "1"}, "share": 0.5, "stop_request": 10},
@@ -356,7 +356,7 @@ async def test_a_teacher_that_loads_is_never_left(tmp_path: Path, hasty: None) -
 
 
 async def test_a_chain_whose_teachers_are_all_down_pauses(tmp_path: Path, hasty: None) -> None:
-    """With what each of them said; the same command continues when one of them is back."""
+    """With each teacher's message; the same command resumes when one of them is back."""
     recipe = chain_of(tmp_path, "a", "b", run={"give_up_after_s": 1.0})
     away = tuple(t.model_copy(update={"endpoints": ("http://127.0.0.1:9/v1",)}) for t in recipe.teachers)
     with pytest.raises(Paused, match=r"no teacher of the chain can be asked \(a said last: .*; b said last: "):

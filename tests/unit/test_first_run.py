@@ -1,4 +1,4 @@
-"""What a first run meets that goes wrong, through the command line; none of it needs Ray."""
+"""Things that go wrong in a first run, through the command line; none of them needs Ray."""
 
 import asyncio
 import json

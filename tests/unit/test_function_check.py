@@ -1,4 +1,4 @@
-"""The check `function`: what a user's code may return, and what becomes of code that misbehaves."""
+"""The check `function`: what a user's code may return, and how misbehaving code is handled."""
 
 import asyncio
 import hashlib
@@ -65,7 +65,7 @@ def check(function: str, **settings: Any) -> Check:
 
 
 async def judged(checks: list[Check], *, row: dict[str, str] | None = None) -> tuple[Verdict, ...]:
-    """What the checks say of one answer."""
+    """The checks' verdict on one answer."""
     async with CheckPool(checks, size=1, timeout_s=0.5) as pool:
         return await pool.judge(Answer("yes please", None, 2), row or {})
 
@@ -173,7 +173,7 @@ def test_code_with_a_fault_is_refused_with_its_line(code: Path) -> None:
 
 
 def test_a_recipe_with_its_code_is_read_again_without_the_file(code: Path) -> None:
-    """As a cluster and a retry read it; the user's own has to name a file that is there."""
+    """As a cluster and a retry read it; the user's own recipe must name an existing file."""
     text = """
         name: x
         source: {path: p.jsonl, prompt: q}
@@ -205,7 +205,7 @@ def test_the_code_is_part_of_the_identity(code: Path, tmp_path: Path) -> None:
 
 
 def test_a_run_keeps_what_the_function_says(tmp_path: Path) -> None:
-    """In the column `checks`, with its own columns, in data/ and rejected/."""
+    """In the column `checks` and in the function's columns, in data/ and rejected/."""
     rows = [{**row, "level": {"of": number}} for number, row in enumerate(questions(6))]
     write_source(tmp_path, rows)
     (tmp_path / "mine.py").write_text(
@@ -303,7 +303,7 @@ async def test_a_function_judges_a_chunk_as_a_table() -> None:
     ],
 )
 async def test_a_function_that_fails_leaves_its_chunk_unchecked(function: str, reason: str) -> None:
-    """Every answer of it, with the reason; and nothing of it keeps running."""
+    """Every answer in it, with the reason; nothing of the function keeps running."""
     found = await ChunkFunction(whole(function), timeout_s=3).judge([(Answer("a"), {}), (Answer("b"), {})])
     assert len(found) == 2
     assert all(isinstance(each, Unchecked) and reason in each.reason for each in found)
@@ -339,7 +339,7 @@ def test_a_run_judges_each_chunk_once_it_is_answered(tmp_path: Path) -> None:
 
 
 def test_a_function_of_chunks_is_the_last_check(tmp_path: Path) -> None:
-    """As it is called once all others have spoken."""
+    """Because it is called once all others have decided."""
     function = {"function": {"name": "json:loads", "per": "chunk"}}
     with pytest.raises(ValueError, match=r"loads judges whole chunks.*put it last"):
         recipe_of(tmp_path, checks=[function, {"length": {"min": 1}}])

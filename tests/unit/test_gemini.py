@@ -169,7 +169,9 @@ def test_version_and_publisher_may_be_left_out(base_url: str, model: str, url: s
 
 
 def test_the_key_goes_where_the_host_wants_it() -> None:
-    """AI Studio's in a header of its own, a token of Vertex as a bearer's, an express key of Vertex like the first."""
+    """AI Studio's key has a header of its own, Vertex's token is a bearer token, and Vertex's express key goes like the
+    first.
+    """
     vertex = f"{VERTEX}/v1/projects/p/locations/l"
     for base_url, key, name, value in (
         (STUDIO, "AIza1", "x-goog-api-key", "AIza1"),
@@ -244,7 +246,7 @@ def test_slips_of_the_model_are_tried_again(finish: str) -> None:
 
 
 def test_a_blocked_prompt_is_a_refusal() -> None:
-    """There is no candidate: data, never asked again, with its category."""
+    """There is no candidate: it is kept with its category, and never asked again."""
     found = completion({"promptFeedback": {"blockReason": "PROHIBITED_CONTENT"}, "usageMetadata": USAGE})
     assert (found.text, found.finish_reason, found.refusal_category) == (None, "refused", "PROHIBITED_CONTENT")
     assert "blocked" in (found.refusal or "")
@@ -252,7 +254,7 @@ def test_a_blocked_prompt_is_a_refusal() -> None:
 
 
 def test_a_blocked_answer_names_the_harm() -> None:
-    """Else its finish reason."""
+    """Or else its finish reason."""
     ratings = [
         {"category": "HARM_CATEGORY_HARASSMENT", "probability": "LOW"},
         {"category": "HARM_CATEGORY_DANGEROUS_CONTENT", "probability": "HIGH", "blocked": True},
@@ -275,7 +277,7 @@ def test_log_probabilities_come_with_ids() -> None:
 
 
 def test_all_may_be_gone_into_thoughts() -> None:
-    """Then there are no parts and no count of the answer."""
+    """Then there are no parts, and no token count for the answer."""
     usage = {"promptTokenCount": 5, "thoughtsTokenCount": 90, "totalTokenCount": 95}
     document = {"candidates": [{"content": {"role": "model"}, "finishReason": "MAX_TOKENS"}], "usageMetadata": usage}
     found = completion(document)
@@ -356,12 +358,12 @@ NO_KEY = {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "API_KE
     ],
 )  # fmt: skip
 def test_what_is_no_answer(status: int, body: Any, expected: type) -> None:
-    """Recorded bodies, and answers that are none."""
+    """Recorded bodies, and answers that aren't complete."""
     assert type(read(body, status=status)) is expected
 
 
 def test_google_says_in_the_body_how_long_to_wait() -> None:
-    """There are no headers."""
+    """There is no header for it."""
     outcome = read(google(429, "RESOURCE_EXHAUSTED", "Quota exceeded.", MINUTE, RETRY), status=429)
     assert isinstance(outcome, Rate)
     assert outcome.retry_after_s == 45.837906927

@@ -1,4 +1,4 @@
-"""Vertex's tokens, from a real google-auth and a token server of our own: fetched beside the loop, renewed, hidden."""
+"""Vertex's tokens, from a real google-auth and a token server of our own: fetched off the loop, renewed, hidden."""
 
 import asyncio
 import json
@@ -138,7 +138,7 @@ def authorization(client: TeacherClient) -> str:
 
 
 async def test_a_token_is_fetched_once_for_many_and_beside_the_loop(file: Path, tokens: TokenServer) -> None:
-    """A hundred that wait at once share it; nothing that is said shows it, or the file's key."""
+    """A hundred callers at once share it; no message shows the token or the file's key."""
     client = client_of(vertex(api_key=f"file:{file}"))
     await asyncio.gather(*(client.usable() for _ in range(100)))
     assert (authorization(client), tokens.given) == ("Bearer ya29.canary-1", 1)
@@ -195,7 +195,7 @@ async def test_refused_credentials_are_a_usage_error(file: Path, tokens: TokenSe
 
 
 async def test_the_machine_s_own_identity_needs_no_key(monkeypatch: pytest.MonkeyPatch, file: Path) -> None:
-    """As google-auth finds it; where there is none, the words say what to give."""
+    """As google-auth finds it; if there is none, the message says what to provide."""
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(file))
     client = client_of(vertex())
     await client.usable()
@@ -206,7 +206,7 @@ async def test_the_machine_s_own_identity_needs_no_key(monkeypatch: pytest.Monke
 
 
 async def test_another_kind_of_file_is_explained(file: Path) -> None:
-    """It can stand in the variable that google-auth reads."""
+    """The variable that google-auth reads may name one."""
     change(file, type="external_account")
     with pytest.raises(UsageError, match="expected a file of a service_account or an authorized_user, got external"):
         await client_of(vertex(api_key=f"file:{file}")).usable()

@@ -12,12 +12,12 @@ from stillhouse.gen.worker.settlements import Settlement
 
 
 def settled(reason: str | None, count: int, *, teacher: str = "t", endpoint: str = "h") -> list[Settlement]:
-    """So many samples of different prompts settled for this reason."""
+    """This many samples of different prompts, settled for this reason."""
     return [Settlement(teacher, endpoint, n, reason, "HTTP 400: no", "weird", "{}") for n in range(count)]
 
 
 def noted(*settlements: Iterable[Settlement]) -> Useless | None:
-    """What a new guard says at last."""
+    """The last note of a new guard."""
     guard, told = Guard(), None
     for each in settlements:
         told = guard.note(each)
@@ -101,7 +101,7 @@ def test_what_earlier_runs_cleared_is_clear() -> None:
 
 @pytest.mark.parametrize("reason", ["bad_request", "malformed", "ambiguous"])
 def test_an_endpoint_that_turns_to_failing_pauses_the_run(reason: str) -> None:
-    """Unknown words about a budget, a login page: exit 3, and not a Failure for each sample that is left."""
+    """An unknown message about a budget, or a login page: exit 3, and the remaining samples don't become Failures."""
     assert noted(settled(None, 300), settled(reason, STOP_AFTER_ALIKE - 1)) is None
     told = noted(settled(None, 300), settled(reason, STOP_AFTER_ALIKE))
     assert told is not None
@@ -112,7 +112,7 @@ def test_an_endpoint_that_turns_to_failing_pauses_the_run(reason: str) -> None:
 
 
 def test_what_the_answers_themselves_lack_pauses_no_run_that_has_records() -> None:
-    """A source may be sorted: fifty long answers in a row are no change of the endpoint's."""
+    """A source may be sorted: fifty long answers in a row don't mean that the endpoint changed."""
     assert noted(settled(None, 300), settled("length", 3 * STOP_AFTER_ALIKE)) is None
 
 

@@ -28,7 +28,7 @@ def commands() -> Iterator[tuple[str, click.Command]]:
 
 @pytest.mark.parametrize(("name", "command"), list(commands()))
 def test_each_command_is_listed_with_its_whole_summary(name: str, command: click.Command) -> None:
-    """The first sentence of its own help."""
+    """The summary is the first sentence of the command's own help."""
     summary = " ".join((command.help or "").split()).split(". ")[0].rstrip(".")
     assert len(summary) > 20
     assert f"{name} {summary}." in said("--help")
@@ -49,5 +49,5 @@ def test_each_option_is_explained_in_a_sentence(name: str, command: click.Comman
 
 
 def test_the_version_is_said() -> None:
-    """As packages have it."""
+    """The same one as the package's."""
     assert said("--version") == f"stillhouse, version {__version__}"

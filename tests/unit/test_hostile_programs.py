@@ -136,7 +136,7 @@ HOSTILE = {
 
 @pytest.fixture(scope="module")
 def outside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outside]:
-    """The same surroundings for all: what one leaves behind, the next may find."""
+    """The same surroundings for all programs: one may find what an earlier one left behind."""
     with Outside(tmp_path_factory.mktemp("outside")) as made:
         yield made
 

@@ -6,7 +6,7 @@ EVENLY = [Ask("t", "k", "p", at / 40, at / 40 + 1.0) for at in range(200)]
 
 
 def test_a_stalled_teacher_makes_no_full_second() -> None:
-    """What it found in its sockets after half a second came evenly; its own clock alone would say otherwise."""
+    """What it found in its sockets had arrived evenly over half a second; its own clock alone would say otherwise."""
     stalled = [Ask(a.token, a.key, a.peer, _late(a.at), _late(a.at + 1.0)) for a in EVENLY]
     assert most_within(stalled, 1.0) == 59
     assert most_in_second(stalled) <= 45

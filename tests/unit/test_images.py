@@ -64,7 +64,7 @@ def test_the_types_that_teachers_take(kind: str) -> None:
 
 
 def test_a_link_is_kept_as_it_is() -> None:
-    """Nobody fetches it."""
+    """It is never fetched."""
     for value in (LINK, [LINK], {"bytes": None, "path": LINK}):
         prompt = made(value)
         assert isinstance(prompt, Prompt)
@@ -161,7 +161,7 @@ def test_what_is_no_image_makes_a_bad_row(value: Any, why: str) -> None:
 
 
 def test_a_row_may_lack_an_image_of_several() -> None:
-    """Not all of them; an empty list says that there is none."""
+    """But not all of them; an empty list says that there are no images."""
     two = made(None, other=PNG)
     assert isinstance(two, Prompt)
     assert len(two.images) == 1
@@ -225,7 +225,7 @@ def test_conversations_mark_where_their_images_are_sent() -> None:
 
 
 def body(api: str, *images: InlineImage | LinkedImage) -> Any:
-    """The request's messages, in the protocol's own words."""
+    """The request's messages, in the protocol's form."""
     ask = Request((("system", "S"), ("user", "U"), ("assistant", "A"), ("user", "V")), images=images)
     made = protocol_of(teacher(api), Ask(max_tokens=9)).request(ask, base_url="https://t", key=Credentials(), now=0.0)
     return orjson.loads(made.body)
@@ -302,7 +302,7 @@ def test_images_are_read_again_in_any_order(tmp_path: Path) -> None:
 
 
 def made_images(data: bytes) -> tuple[Any, ...]:
-    """What is known of an image."""
+    """What is known about an image."""
     prompt = made(data)
     assert isinstance(prompt, Prompt)
     return prompt.images

@@ -1,4 +1,4 @@
-"""The index: what a chunk is, the same whoever writes it, however often it was interrupted, and read back as it was."""
+"""The index: what a chunk is, the same whoever writes it and however often they are interrupted, and read back."""
 
 import gzip
 import itertools
@@ -35,7 +35,7 @@ def rows_of(recipe: Recipe, generation: int = 0) -> list[dict[str, Any]]:
 
 
 def texts_of(recipe: Recipe, *, workers: int = 1) -> list[list[str]]:
-    """The messages of each chunk of generation 0, read by so many readers in turn."""
+    """The messages of each chunk of generation 0, read by this many readers in turn."""
     store = open_dataset(recipe)
     readers = [ChunkReader(store, recipe) for _ in range(workers)]
     chunks = sum(len(part.asks) for part in read_generations(store)[0].parts)
@@ -89,7 +89,7 @@ def test_a_duplicate_names_the_row_that_is_asked(tmp_path: Path) -> None:
 
 
 def test_a_later_generation_drops_what_an_earlier_one_asked(tmp_path: Path) -> None:
-    """A new file beside the old one: only its new prompts are asked."""
+    """With a new file next to the old one, only its new prompts are asked."""
     write_source(tmp_path, questions(3))
     recipe = recipe_of(tmp_path)
     index(recipe)
@@ -181,7 +181,7 @@ def places(recipe: Recipe, generation: int) -> list[tuple[str, int]]:
 
 
 def index_in_pieces(recipe: Recipe, limit: int | None, cuts: list[int]) -> list[PartInfo]:
-    """The next generation's parts, written by one process after the other that dies after so many of them."""
+    """Write the next generation's parts with one process after another, each of which dies after this many parts."""
     store = open_dataset(recipe)
     bind(store, recipe)
     earlier = read_plans(store)
@@ -198,7 +198,7 @@ def index_in_pieces(recipe: Recipe, limit: int | None, cuts: list[int]) -> list[
 
 
 def test_two_writers_of_one_part_agree(tmp_path: Path) -> None:
-    """A process that hung writes the part that another has written: the same; of another source it is refused."""
+    """A process that hung writes an existing part again: the same one is accepted, one of another source is refused."""
     write_source(tmp_path, questions(30))
     recipe = recipe_of(tmp_path, dataset={"prompts_per_shard": 2})
     made = index(recipe)

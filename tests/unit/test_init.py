@@ -133,7 +133,7 @@ def test_next_commands_can_be_pasted() -> None:
 
 
 def test_a_real_teacher_is_written_as_it_was_given() -> None:
-    """A near server needs no key, and known terms need no word; others need both, and get a warning for the key."""
+    """A local server needs no key, and known terms no statement; others need both, and get a warning about the key."""
     rows({"q": "Why?"})
     init("prompts.jsonl", *REAL, "--dataset", "s3ish/ds")
     recipe = read_recipe("recipe.yaml")

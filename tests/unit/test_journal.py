@@ -77,7 +77,7 @@ def read(data: bytes) -> list[Frame]:
 
 
 def is_subsequence(found: list[Frame], wanted: list[Frame]) -> bool:
-    """Whether all that was found was written, in that order."""
+    """True if everything found was written, in that order."""
     rest = iter(wanted)
     return all(any(frame == other for other in rest) for frame in found)
 
@@ -143,7 +143,7 @@ def test_a_file_reads_as_its_segments_do(tmp_path_factory: pytest.TempPathFactor
 
 @given(_WRITTEN, st.data())
 def test_a_torn_tail_costs_the_torn_frame_alone(written: Written, data: st.DataObject) -> None:
-    """Cut anywhere, filled up with zeros or not: the frames before the cut are there."""
+    """Cut anywhere, filled up with zeros or not, the frames before the cut can be read."""
     whole = written.data
     cut = data.draw(st.integers(len(MAGIC), len(whole)))
     filled = whole[:cut] + bytes(data.draw(st.integers(0, 200)))
@@ -154,7 +154,7 @@ def test_a_torn_tail_costs_the_torn_frame_alone(written: Written, data: st.DataO
 
 @given(_WRITTEN, st.data())
 def test_a_changed_byte_costs_the_frame_it_hit_alone(written: Written, data: st.DataObject) -> None:
-    """Whatever byte, the file's head included: a frame tells its own version."""
+    """Any byte, even in the file's head: a frame states its own version."""
     place = data.draw(st.integers(0, len(written.data) - 1))
     damaged = bytearray(written.data)
     damaged[place] ^= data.draw(st.integers(1, 255))
@@ -177,7 +177,7 @@ def test_no_damage_makes_up_a_frame(written: Written, data: st.DataObject) -> No
 
 @given(_FRAMES, st.data())
 def test_what_a_later_release_adds_is_skipped_with_one_warning(wanted: list[Frame], data: st.DataObject) -> None:
-    """Kinds and flags that nobody knows yet, anywhere in a file: the frames between them are read."""
+    """Unknown kinds and flags, anywhere in a file: the frames between them are read."""
     kinds = st.integers(0, 255).filter(lambda kind: kind not in list(Kind)).map(lambda kind: cast("Kind", kind))
     unknown = _frames_of(kinds) | st.builds(
         lambda frame, flag: frame._replace(flags=frame.flags & ~COMPRESSED | flag),
@@ -217,7 +217,7 @@ def test_a_note_carries_any_object(kind: Kind, said: dict[str, str]) -> None:
 
 
 def test_a_compressed_body_is_small_on_disk_alone() -> None:
-    """Who reads it sees nothing of that."""
+    """A reader doesn't notice the compression."""
     frame = Frame(Kind.ANSWERED, 1, 2.0, 0.5, 200, "host", b"data: {}\n\n" * 5000, flags=COMPRESSED | EVENT_STREAM)
     data = b"".join(encode(frame))
     assert len(data) < 1000
@@ -292,7 +292,7 @@ def test_a_newer_version_is_refused(version: bytes) -> None:
 
 
 def test_an_empty_or_foreign_file_holds_nothing() -> None:
-    """A file of a crash before its head was written, and one of something else."""
+    """A file from a crash before its head was written, and a file of another kind."""
     assert read(b"") == read(MAGIC[:3]) == read(b"something else altogether") == []
 
 
@@ -356,7 +356,7 @@ def test_a_journal_may_be_closed_while_others_make_it_safe(tmp_path: Path, monke
 
 
 def test_a_journal_is_locked_within_its_process_too(tmp_path: Path) -> None:
-    """Two workers of one process are two writers; a closed journal is dead, a gone one too."""
+    """Two workers of one process are two writers; a journal that is closed or gone has none."""
     journal = JournalFile.create(tmp_path / "0-w.journal")
     assert not is_dead(journal.path)
     journal.close()
@@ -390,7 +390,7 @@ for number in range(40):
 
 @pytest.mark.parametrize("limit", [0, 4, 8, 9, 100, 200, 1000, 1021, 4096])
 def test_a_full_disk_tears_nothing(tmp_path: Path, limit: int) -> None:
-    """The file may grow so far and no further: what `append` returned for is there, the rest is StoreAway."""
+    """The file may only grow to a limit: frames for which `append` returned are there, the rest is StoreAway."""
     path = tmp_path / "0-w.journal"
     done = subprocess.run(
         [sys.executable, "-c", _FILLER, str(path), str(limit)], capture_output=True, text=True, check=True

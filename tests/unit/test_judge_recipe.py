@@ -46,7 +46,7 @@ def judged(root: Path, *, check: Any = None, judge: Any = None, **changes: Any) 
 def test_what_does_not_go_together_is_refused_by_its_field(
     tmp_path: Path, changes: dict[str, Any], field: str, words: str
 ) -> None:
-    """Each with what was expected."""
+    """The message says what was expected."""
     with pytest.raises(ValidationError) as refused:
         judged(tmp_path, **changes)
     assert words in str(refused.value)
@@ -70,7 +70,7 @@ def test_the_identity_holds_what_decides_a_verdict(tmp_path: Path) -> None:
 
 
 def test_a_judge_is_asked_nothing_of_the_recipes_own(tmp_path: Path) -> None:
-    """Its parameters are its own, it answers no prompts, and a chain may still grow before it."""
+    """It has its own parameters and answers no prompts, and a chain may still grow before it."""
     recipe = judged(tmp_path, ask={"temperature": 1.0, "samples": 3}, judge={"ask": {"max_tokens": 9}})
     assert recipe.ask.of(recipe.teachers[1]).given() == {"max_tokens": 9}
     assert [teacher.name for teacher in recipe.answering] == ["sim"]
@@ -105,7 +105,7 @@ def test_the_order_of_two_texts_is_drawn_from_the_record() -> None:
      'Here it is: {"score": 4}', '{"score": 4} {"score": 5}', '{"winner": "A"}'],
 )  # fmt: skip
 def test_only_one_json_object_with_a_number_is_a_verdict(text: str) -> None:
-    """Whatever else a judge says is none; a code fence around it does not count."""
+    """Nothing else that a judge replies is one; a code fence around it does not matter."""
     assert rubric().read(Completion(text, "stop", "stop"), record_id="0") is None
     assert rubric().read(Completion('```json\n{"score": 4.5}\n```', "stop", "stop"), record_id="0") == CheckResult(
         True, 4.5, ""

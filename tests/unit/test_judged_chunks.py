@@ -77,7 +77,7 @@ def test_a_verdict_is_in_the_journal_and_decides(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("reverse", [False, True])
 def test_a_recovered_chunk_knows_its_verdicts(tmp_path: Path, reverse: bool) -> None:
-    """In whatever order the frames are read; an answer that has none is judged before anything else is asked."""
+    """In any order of the frames; an answer without a verdict is judged before anything else is asked."""
     recipe, held = begun(tmp_path, accept=2, at_most=4)
     for ordinal in held.take():
         answer(held, ordinal, body_of(f"wrong {ordinal}"))
@@ -93,7 +93,7 @@ def test_a_recovered_chunk_knows_its_verdicts(tmp_path: Path, reverse: bool) -> 
 
 
 def test_the_same_text_is_not_judged_twice_and_another_one_is(tmp_path: Path) -> None:
-    """A verdict of half of the checks is not whole; one on another text says nothing."""
+    """A verdict of half of the checks is incomplete; one on another text does not count."""
     recipe, held = begun(tmp_path)
     list(held.take())
     answer(held, 0, body_of("right"))
@@ -155,7 +155,7 @@ def noted(guard: CheckGuard, verdicts: Sequence[tuple[Verdict, ...]]) -> Stillho
 
 
 def test_a_check_that_breaks_on_every_answer_stops_the_run() -> None:
-    """With exit code 1 and its words; not where it judges one now and then."""
+    """With exit code 1 and the check's message; but not if it judges some answers."""
     names = ["length", "right"]
     why = noted(CheckGuard(names, keep_going=False), [(YES, BROKEN)] * BROKEN_AFTER)
     assert why is not None

@@ -140,7 +140,7 @@ def write(path: Path, values: pa.Array) -> SourceFile:
 
 
 def all_kept(files: list[SourceFile], source: Source, fields: tuple[pa.Field, ...]) -> list[list[Any] | None]:
-    """For each row of all files, its kept value as it would be stored, or None where the row is bad."""
+    """Each row's kept value as it would be stored, over all files; None if the row is bad."""
     maker = PromptMaker(source, Ask(), kept=fields)
     stored: list[list[Any] | None] = []
     for file in files:
@@ -185,7 +185,7 @@ def test_any_two_types_keep_every_value_or_refuse_it(data: st.DataObject) -> Non
 @settings(max_examples=150, deadline=None)
 @given(data=st.data())
 def test_one_type_s_values_are_all_kept(data: st.DataObject) -> None:
-    """Beside nulls too, as other files of a source have them; only what Python can't say is bad."""
+    """Next to nulls too, as other files of a source have them; only values that Python can't represent are bad."""
     kind, values = data.draw(columns())
     array = pa.array(data.draw(st.lists(st.none() | values, min_size=1, max_size=4)), kind)
     nothing = pa.array([None], pa.null())

@@ -79,7 +79,7 @@ def read_back(recipe: Recipe) -> Recipe:
 
 
 def test_the_whole_recipe_comes_back() -> None:
-    """Types of kept columns, lists, dates, faults, and text that YAML takes for something else."""
+    """Types of kept columns, lists, dates, faults, and text that YAML would read as something else."""
     recipe = Recipe.model_validate(FULL)
     assert read_back(recipe) == recipe
     assert dump_recipe(read_back(recipe)) == dump_recipe(recipe)
@@ -144,7 +144,7 @@ def test_no_last_run_is_refused(tmp_path: Path) -> None:
 
 
 def test_files_that_a_recipe_names_travel_inside_it(tmp_path: Path) -> None:
-    """Anyone who has the dataset can resume it without the files; an edited copy of one is refused."""
+    """Anyone with the dataset can resume it without the files; an edited copy of one is refused."""
     answers = tmp_path / "answers.jsonl"
     answers.write_text('{"prompt": "why?", "answer": "because \\u2028 of it"}\n')
     teacher = {"name": "sim", "api": "simulator", "simulator": {"answers": str(answers)}}

@@ -1,4 +1,4 @@
-"""Leases: no chunk is with two live workers, and none is lost, whatever workers, the queue and time do."""
+"""Leases: no chunk belongs to two live workers, and none is lost, whatever workers, the queue and time do."""
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -40,7 +40,7 @@ class Fleet(RuleBasedStateMachine):
 
     @rule(worker=WORKERS)
     def lease(self, worker: str) -> None:
-        """A worker asks; it gets the first chunk that nobody may be working on."""
+        """A worker asks; it gets the first chunk that nobody can be working on."""
         grant = self.leases.grant(worker, now=self.now)
         free = [chunk for chunk in CHUNKS[: self.next_chunk] if self.is_free(chunk)]
         free.sort(key=lambda chunk: (chunk not in self.begun, chunk))
@@ -67,7 +67,7 @@ class Fleet(RuleBasedStateMachine):
 
     @rule(worker=WORKERS, chunk=st.sampled_from(CHUNKS))
     def park(self, worker: str, chunk: ChunkId) -> None:
-        """A worker parks a chunk, which may not be its own any more: then nothing happens."""
+        """A worker parks a chunk; if it no longer owns the chunk, nothing happens."""
         self.leases.park(worker, chunk, PARKED, now=self.now, utc=self.now)
         if (worker, chunk) in self.renewed and self.runs(worker, chunk):
             self.parked[chunk] = self.now
@@ -89,7 +89,7 @@ class Fleet(RuleBasedStateMachine):
                 assert look.chunk not in [each.chunk for each in self.leases.looks(now=self.now)]
 
     def is_free(self, chunk: ChunkId) -> bool:
-        """Whether the chunk is to be done and no one's lease on it runs."""
+        """True if the chunk is still to do and nobody has a live lease on it."""
         leased = any(self.now < at + TERM_S for (_, one), at in self.renewed.items() if one == chunk)
         is_open = chunk not in self.sealed and chunk not in self.parked
         return is_open and not leased and self.waits.get(chunk, 0.0) <= self.now
@@ -116,7 +116,7 @@ class Fleet(RuleBasedStateMachine):
         self.forget(worker)
 
     def runs(self, worker: str, chunk: ChunkId) -> bool:
-        """Whether the worker's lease runs."""
+        """True if the worker's lease is live."""
         return chunk not in self.sealed and self.now < self.renewed[worker, chunk] + TERM_S
 
     def forget(self, worker: str) -> None:
@@ -134,7 +134,7 @@ class Fleet(RuleBasedStateMachine):
 
     @rule(worker=WORKERS, chunk=st.sampled_from(CHUNKS))
     def give_back(self, worker: str, chunk: ChunkId) -> None:
-        """A worker gives a chunk back, which it may not even hold any more."""
+        """A worker gives a chunk back, which it may not even hold now."""
         self.leases.give_back(worker, chunk)
         self.held[worker].discard(chunk)
         self.renewed.pop((worker, chunk), None)
@@ -177,7 +177,7 @@ class Fleet(RuleBasedStateMachine):
 
     @invariant()
     def no_chunk_is_with_two(self) -> None:
-        """Of those that may send, for they renewed within FENCE_S, no two have the same chunk."""
+        """Among workers that may send because they renewed within FENCE_S, no two have the same chunk."""
         sending = [
             chunk
             for (worker, chunk), at in self.renewed.items()
@@ -187,7 +187,7 @@ class Fleet(RuleBasedStateMachine):
 
     @invariant()
     def none_is_lost(self) -> None:
-        """What is not sealed is open."""
+        """Every chunk that is not sealed is open."""
         assert self.leases.open == self.next_chunk - len(self.sealed)
 
     def teardown(self) -> None:

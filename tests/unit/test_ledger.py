@@ -1,4 +1,4 @@
-"""The ledger: what is leased never adds up to more than the limit, and nobody starves."""
+"""The ledger: leases never add up to more than the limit, and no worker starves."""
 
 import math
 from collections import Counter, deque
@@ -27,7 +27,7 @@ def report(in_flight: int = 0, waiting: int = 0, *, served: int = 0, refused: in
 
 
 def granted(per_s: float, *, workers: int = 1) -> float:
-    """What is leased of so many requests per second."""
+    """The leased part of this many requests per second."""
     return granted_per_s("requests", per_s, workers=workers)
 
 
@@ -71,7 +71,7 @@ def test_shares_follow_demand(demands: list[int], parts: list[float]) -> None:
 
 
 def test_a_worker_between_two_chunks_loses_nothing() -> None:
-    """Its backlog runs down and is filled up again: what moved to the others would be nobody's on its way back."""
+    """Its backlog shrinks and is refilled: a share that moved to the others would be unused on its way back."""
     ledger = Ledger(Limits(requests_per_minute=3000, in_flight=64), now=0.0)
     for second in range(60):
         backlogs = [17 + (second * 50 + n * 250) % 1000 for n in range(4)]
@@ -95,7 +95,7 @@ def test_an_idle_worker_holds_nothing_back() -> None:
 
 
 def test_slots_are_not_free_before_who_had_them_knows() -> None:
-    """Until the answer to its report arrives a worker continues by its old lease; its next report tells of that."""
+    """A worker uses its old lease until the answer to its report arrives; its next report confirms it."""
     ledger = Ledger(Limits(in_flight=1), now=0.0)
     assert ledger.renew("a", report(), now=0.0).slots == 1
     ledger.renew("b", report(waiting=5), now=0.5)
@@ -108,7 +108,7 @@ def test_slots_are_not_free_before_who_had_them_knows() -> None:
 
 
 def test_a_shrinking_share_is_free_when_its_requests_came_home() -> None:
-    """Slots are held as long as the request: what is still in flight is not leased again."""
+    """Slots are held as long as the request: those of requests in flight are not leased again."""
     ledger = Ledger(Limits(in_flight=10), now=0.0)
     ledger.renew("a", report(waiting=50), now=0.0)
     ledger.renew("b", report(waiting=50), now=0.5)
@@ -119,7 +119,7 @@ def test_a_shrinking_share_is_free_when_its_requests_came_home() -> None:
 
 
 def test_a_dead_worker_s_share_is_free_after_its_lease() -> None:
-    """And not before."""
+    """But not before."""
     ledger = Ledger(Limits(requests_per_minute=60, in_flight=10), now=0.0)
     ledger.renew("dead", report(waiting=1), now=0.0)
     assert ledger.renew("a", report(waiting=1), now=LEASE_S - 0.1).slots == 0
@@ -137,7 +137,7 @@ def test_a_worker_that_leaves_gives_its_share_back() -> None:
 
 
 def test_a_rate_is_not_free_before_who_had_it_knows() -> None:
-    """Until the answer to its report arrives, a worker spends by its old lease; its next report says that it has it."""
+    """A worker uses its old lease until the answer to its report arrives; its next report confirms it."""
     ledger = Ledger(Limits(requests_per_minute=3000), now=0.0)
     ledger.renew("a", report(waiting=50), now=0.0)
     assert ledger.renew("b", report(waiting=50), now=0.5).rates["requests"] == 0.0
@@ -171,7 +171,7 @@ def test_a_worker_that_may_not_send_leaves_its_share_to_the_others() -> None:
 
 
 def test_a_smaller_rate_is_acknowledged_at_once() -> None:
-    """Until then nobody else may have the rest; a little less is not worth a call."""
+    """Until then no other worker may have the rest; a small reduction is not worth a call."""
     account = Account(ManualClock())
     for rate, urgent in ((40.0, False), (38.0, False), (20.0, True)):
         account.report(backlog=7)
@@ -225,7 +225,7 @@ def test_headers_lower_the_limit_for_every_worker_and_never_raise_it() -> None:
         rates = [ledger.renew(name, report(5, 50), now=now).rates["requests"] for name in "ab"]
     assert sum(rates) == pytest.approx(20.0)
     ledger.renew("a", told(50.0, age_s=5.0), now=2.0)
-    assert ledger.renew("a", report(5, 50), now=2.0).rates["requests"] <= 20.0  # said before what is known
+    assert ledger.renew("a", report(5, 50), now=2.0).rates["requests"] <= 20.0  # sent before what is known
     ledger.leave("b")
     assert ledger.renew("a", told(1000.0), now=3.0).rates["requests"] == granted(100.0)
     assert ledger.renew("a", told(1.0, for_s=2.0), now=4.0).rates["requests"] == 1.0
@@ -233,7 +233,7 @@ def test_headers_lower_the_limit_for_every_worker_and_never_raise_it() -> None:
 
 
 def test_headers_limit_what_nobody_declared() -> None:
-    """And no longer than they hold."""
+    """But no longer than they are valid."""
     ledger = Ledger(Limits(), now=0.0)
     assert ledger.renew("a", told(3.0), now=0.0).rates == {"requests": 3.0}
     assert ledger.renew("a", report(5, 50), now=11.0).rates == {}
@@ -271,7 +271,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.now = 0.0
         self.workers: dict[str, _Worker] = {}
         self.cut_off = False
-        """Whether a worker was late while it had requests under way: then they may overlap with its successors'."""
+        """True if a worker was late while it had requests in flight: then they may overlap with its successors'."""
 
     @rule(name=st.sampled_from("abcdef"), waiting=st.integers(0, 100))
     def renew(self, name: str, waiting: int) -> None:
@@ -316,7 +316,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @invariant()
     def nothing_is_leased_twice(self) -> None:
-        """Neither rates nor slots, nor the requests in flight."""
+        """Neither rates nor slots, counting the requests in flight."""
         if not hasattr(self, "workers"):
             return
         leases = [w.lease for w in self.workers.values() if w.lease is not None and self.now < w.until]

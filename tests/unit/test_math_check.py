@@ -1,4 +1,4 @@
-"""The check `math`: what counts as the same final answer, in the notations that people and teachers use."""
+"""The check `math`: which answers count as the same, in the notations that people and teachers use."""
 
 import json
 from fractions import Fraction
@@ -13,7 +13,7 @@ from stillhouse.gen.checks.base import Answer, CannotSay, CheckResult
 from stillhouse.gen.checks.final_answer import final_answer
 from stillhouse.gen.checks.math import MAX_CHARS, Math, MathVerify, stated
 from stillhouse.gen.checks.plain_number import plain_number
-from stillhouse.schemas.checks import MathCheck
+from stillhouse.schemas.math_check import MathCheck
 
 GSM8K = Path(__file__).parents[3] / "shared" / "data" / "gsm8k-train.jsonl"
 
@@ -121,7 +121,7 @@ RIGHT = [
     ("72 clips", "The answer is 72."),
     ("72 clips", "The answer is 72 hair clips in all."),
     ("$18", "She makes $18 every day."),
-    # said beside what is denied or compared
+    # stated next to a number that is denied or compared
     ("72", "The answer is 72, not 73."),
     ("72", "The answer is 72 (not 73)."),
     ("72", "The answer is not 70 but 72."),
@@ -261,7 +261,7 @@ numbers = st.one_of(
 @example("0.333", None)
 @example("1.000", None)
 def test_plain_numbers_get_the_verdict_of_math_verify(math: Math, known: str, data: st.DataObject | None) -> None:
-    """The short cut around it changes no verdict, whether the two are equal, near or far apart."""
+    """The shortcut around it changes no verdict, whether the two are equal, close or far apart."""
     if data is None:
         answer = r"\frac{1}{3}"
     else:
@@ -297,7 +297,7 @@ def test_points_and_intervals_get_the_verdict_of_math_verify(math: Math, one: An
 
 
 def test_every_known_answer_of_gsm8k_is_accepted_and_no_other() -> None:
-    """As the data set writes it, boxed, stated in words, and off by one."""
+    """As the data set writes it, boxed, stated in a sentence, and (rejected) off by one."""
     if not GSM8K.exists():
         pytest.skip("needs ../shared")
     math = Math(MathCheck(answer="known"))
@@ -356,7 +356,7 @@ def test_numbers_of_any_size_are_read_at_once() -> None:
 
 
 def test_texts_too_long_to_read_are_left_unchecked(math: Math) -> None:
-    """With how long they are; so is a final answer that is none."""
+    """The message gives their length; so it does for a final answer that is too long."""
     with pytest.raises(CannotSay, match="5,000,000 characters; at most 200,000 are read"):
         judged(math, "72", "7" * 5_000_000)
     with pytest.raises(CannotSay, match="the final answer has more than 2,000 characters"):
@@ -377,5 +377,5 @@ def test_a_row_without_its_reference_is_left_unchecked(math: Math) -> None:
 
 
 def test_boxes_that_never_close_are_read_in_one_pass() -> None:
-    """As many as fit into the longest answer that is read: each box looked at by itself takes minutes."""
+    """As many as fit into the longest answer that is read: looking at each box separately takes minutes."""
     assert final_answer("so \\boxed{7} " + "\\boxed{" * 28_000).text == "7"

@@ -52,7 +52,7 @@ def recipe_file(
 def test_a_column_is_reported_with_line_and_the_one_that_is_meant(
     tmp_path: Path, rows: str, written: dict[str, str], field: str, meant: str
 ) -> None:
-    """In every place that names one, with the columns that there are."""
+    """Everywhere that a column is named, with the columns that exist."""
     path = recipe_file(tmp_path, rows=rows, **written)
     with pytest.raises(UsageError, match=rf"^{path}:{field} .*; did you mean `{meant}`\? Columns: .*'question'"):
         preview(read_recipe(path))
@@ -66,14 +66,14 @@ def test_a_field_of_a_struct_is_meant_by_its_path(tmp_path: Path) -> None:
 
 
 def test_a_template_that_cannot_be_compiled_has_the_line(tmp_path: Path) -> None:
-    """The recipe's, and its own if it has several."""
+    """The recipe's line, and the template's own if it has several."""
     path = recipe_file(tmp_path, ask='template: "{{ question"')
     with pytest.raises(UsageError, match=rf"^{path}:6: ask\.template, line 1: "):
         preview(read_recipe(path))
 
 
 def test_an_override_is_named_instead_of_a_line(tmp_path: Path) -> None:
-    """It stands in no file."""
+    """It is in no file."""
     recipe = read_recipe(recipe_file(tmp_path), overrides=["source.prompt=qestion"])
     with pytest.raises(UsageError, match=r"^-o source\.prompt: none of .*did you mean `question`"):
         preview(recipe)
@@ -93,13 +93,13 @@ def test_a_recipe_that_was_written_out_has_no_lines_of_its_own(tmp_path: Path) -
 
 
 def test_a_column_that_only_a_template_may_lack_is_fine(tmp_path: Path) -> None:
-    """It says so itself."""
+    """The template itself allows for it."""
     path = recipe_file(tmp_path, ask='template: "{{ question }}{{ hint is defined }}"')
     assert preview(read_recipe(path)).bad == 0
 
 
 def test_a_word_of_few_is_meant(tmp_path: Path) -> None:
-    """Where a field takes one of some words."""
+    """If a field takes one of a few words, the closest one is suggested."""
     path = recipe_file(tmp_path, source="prompt: question\n  answer: dorp")
     with pytest.raises(RecipeError, match=r"recipe\.yaml:5: source\.answer: .*'dorp'; did you mean drop\?"):
         read_recipe(path)

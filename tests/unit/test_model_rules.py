@@ -60,7 +60,7 @@ def test_a_family_is_known_however_its_name_is_spelt(model: str, known: bool) ->
 
 
 def test_each_fault_is_reported_where_it_is_written() -> None:
-    """Beside all others of the file."""
+    """Together with all other faults of the file."""
     teachers = [
         {"name": "a", "api": "anthropic", "model": "claude-opus-5", "terms": TERMS, "ask": {"temperature": 1}},
         {"name": "b", "api": "bedrock", "model": "m", "aws": {"region": "us-east-1"}, "terms": TERMS},

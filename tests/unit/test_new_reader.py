@@ -1,4 +1,4 @@
-"""What a person who starts does wrong first, and what the words at the end of a run tell them."""
+"""First mistakes of a new user, and how a run's last lines help."""
 
 from pathlib import Path
 
@@ -66,7 +66,7 @@ def test_what_is_no_recipe_is_refused_with_what_to_type(folder: Path, recipe: st
 
 
 def test_a_path_like_nothing_there_brings_no_advice(folder: Path) -> None:
-    """Nor does one in a folder that does not exist, or that no file can have."""
+    """Neither does one in a folder that does not exist, or one that no file can have."""
     assert [near_path(path) for path in ("zebra", "no/prompts.jsonl", "a\0b", "", "/")] == [""] * 5
     assert near_path(str(folder / "PROMPTS.jsonl")) == f"; did you mean {folder / 'prompts.jsonl'}?"
 

@@ -170,7 +170,7 @@ def anthropic_events(arguments: Any, extra: Any) -> list[dict[str, Any]]:
 
 
 def bedrock_events(arguments: Any, extra: Any) -> list[tuple[str, dict[str, Any]]]:
-    """The same from Bedrock."""
+    """The same events from Bedrock."""
     call = {"contentBlockIndex": 1, "delta": {"toolUse": {"input": arguments}}}
     return [
         ("messageStart", {"role": "assistant"}),
@@ -184,7 +184,7 @@ def bedrock_events(arguments: Any, extra: Any) -> list[tuple[str, dict[str, Any]
 
 
 def gemini_events(arguments: Any, extra: Any) -> list[dict[str, Any]]:
-    """The same from Gemini."""
+    """The same events from Gemini."""
     parts: list[Any] = [{"text": "Fo"}, {"text": "ur."}, {"functionCall": {"name": "f", "args": arguments}}]
     ends: list[dict[str, Any]] = [{}, {}, {"finishReason": "STOP"}]
     pairs = zip(parts, ends, strict=True)
@@ -193,7 +193,7 @@ def gemini_events(arguments: Any, extra: Any) -> list[dict[str, Any]]:
 
 
 def chat_events(arguments: Any, extra: Any) -> list[dict[str, Any]]:
-    """The same from a chat completion."""
+    """The same events from a chat completion."""
     call = {"index": 0, "id": "c", "function": {"name": "f", "arguments": arguments}}
     deltas = [{"content": "Fo"}, {"content": "ur."}, {"tool_calls": [call]}]
     chunks = [{"id": "r", "choices": [{"index": 0, "delta": delta, "finish_reason": None}]} for delta in deltas]
@@ -202,7 +202,7 @@ def chat_events(arguments: Any, extra: Any) -> list[dict[str, Any]]:
 
 
 def responses_events(arguments: Any, extra: Any) -> list[dict[str, Any]]:
-    """The same from a response, whose last event holds it all."""
+    """The same events from a response, whose last event holds all of it."""
     output = [
         {"type": "message", "content": [{"type": "output_text", "text": "Four."}]},
         {"type": "function_call", "call_id": "c", "name": "f", "arguments": arguments},
@@ -237,7 +237,7 @@ DEPTHS = (250, 256, 300, 900, 990, 1020, 1100, 20_000)
 @pytest.mark.parametrize("api", APIS)
 @pytest.mark.parametrize("depth", DEPTHS)
 def test_a_stream_of_any_depth_keeps_its_text(api: str, depth: int) -> None:
-    """In a call's arguments, or in a field that nobody reads; and the journal's folded body reads the same."""
+    """In a call's arguments, or in an unused field; and the journal's folded body reads the same."""
     for holes in ({"ARGUMENTS": nested(depth)}, {"EXTRA": nested(depth)}):
         arguments = "ARGUMENTS" if api in OBJECTS else nested(depth) if "ARGUMENTS" in holes else '{"a": 1}'
         reply = stream(api, EVENTS[api](arguments, "EXTRA"), **holes)
@@ -285,7 +285,7 @@ def with_value(document: Any, path: tuple[Any, ...], value: Any) -> Any:
 
 @pytest.mark.parametrize("api", APIS)
 def test_a_reply_with_an_odd_value_anywhere_seals(api: str, tmp_path: Path) -> None:
-    """Whatever stands in a field, the reply is an outcome, and no record that follows from it breaks the seal."""
+    """Whatever is in a field, the reply is an outcome, and no record that results from it breaks the seal."""
     answers = [json_of(with_value(ANSWERS[api], path, "ODD"), ODD=odd) for path in paths(ANSWERS[api]) for odd in ODD]
     recipe, held = chunk_of(
         tmp_path,
@@ -324,7 +324,7 @@ def test_a_call_is_kept_whole_or_is_invalid(api: str, depth: int) -> None:
 
 @pytest.mark.parametrize("calls", [True, 5, 1.5, "f", {"function": {"name": "f"}}])
 def test_calls_that_are_no_list_are_invalid(calls: Any) -> None:
-    """A server may send anything where calls stand."""
+    """A server may send anything in place of calls."""
     body = with_value(ANSWERS["openai-chat"], ("choices", 0, "message", "tool_calls"), calls)
     outcome = READERS["openai-chat"].read(Reply(200, {}, json_of(body)))
     assert isinstance(outcome, Completion)

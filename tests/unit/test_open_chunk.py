@@ -67,13 +67,13 @@ SAMPLES, PROMPTS = 2, 3
 
 
 def recipe(route: str = "weighted") -> Recipe:
-    """Two teachers, few attempts, of the one fewer than of the other."""
+    """Two teachers with few attempts, one with fewer than the other."""
     teachers = [{"name": name, "api": "simulator", "max_attempts": most} for name, most in (("a", 3), ("b", 2))]
     return recipe_of(Path("/nowhere"), ask={"samples": SAMPLES}, teachers=teachers, route=route)
 
 
 def chunk_of(count: int = PROMPTS) -> Chunk:
-    """A chunk of so many prompts."""
+    """A chunk of this many prompts."""
     texts = [(("user", f"what is {n}?"),) for n in range(count)]
     return Chunk(
         FIRST,
@@ -122,7 +122,7 @@ _State: TypeAlias = list[tuple[bool, Tries, GiveUp | None, Frame | None, int | N
 
 
 def state(held: OpenChunk) -> _State:
-    """All that is known of each sample: settled, tries, failure, last answer, and whose turn it is in a chain."""
+    """Everything known about each sample: settled, tries, failure, last answer, and whose turn it is in a chain."""
     todo = set(waiting(held))
     assert held.left == len(todo)
     known = []
@@ -139,7 +139,7 @@ def state(held: OpenChunk) -> _State:
 
 
 def after_crash(held: OpenChunk, under_way: set[int], *, died: bool) -> _State:
-    """What the next owner must know: the same, and that what was in flight may have been billed."""
+    """What the next owner must know: the same, and that requests in flight may have been billed."""
     wanted: _State = []
     for ordinal, (settled, tries, reason, frame, turn) in enumerate(state(held)):
         if ordinal in under_way:
@@ -206,7 +206,7 @@ def test_a_recovered_chunk_is_in_the_state_its_owner_left_it_in(
 def test_a_chunk_left_by_an_older_version_is_recovered_alike(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[object, ...]], olds: list[bool]
 ) -> None:
-    """Journals of both formats, a frame in each maybe, one owner after the other: what is known is what was known."""
+    """Journals of both formats, perhaps a frame in each, one owner after another: nothing that was known is lost."""
     folder = tmp_path_factory.mktemp("journal") / str(FIRST)
     store = open_dataset(recipe_of(folder))
     held, clock = opened(folder / "0.journal"), itertools.count(1000)
@@ -282,7 +282,7 @@ def test_whole_runs_that_are_killed_make_no_poison(tmp_path: Path) -> None:
 
 
 def test_a_sample_answered_by_two_owners_is_settled_by_the_first(tmp_path: Path) -> None:
-    """A worker that hung answered late: one answer counts, and it is the same for everyone who reads."""
+    """A worker that hung answered late: one answer counts, and it is the same one for every reader."""
     first, second = opened(tmp_path / str(FIRST) / "0.journal"), opened(tmp_path / str(FIRST) / "1.journal")
     answer(first, 0, body_of("first"), at=1.0)
     answer(second, 0, body_of("second"), at=2.0)
@@ -428,7 +428,7 @@ def test_every_reply_reads_back_as_it_was_read(tmp_path: Path) -> None:
 
 
 def test_what_is_not_remembered_is_read_again(tmp_path: Path) -> None:
-    """Replies beyond what is remembered say the same at the seal."""
+    """Replies beyond the memory limit are read from the journal at the seal, with the same result."""
     held = opened(tmp_path / "a.journal")
     long = body_of("x" * (REMEMBERED_BYTES - 2000))
     for ordinal, body in enumerate([long, long, body_of("short")]):
@@ -494,7 +494,7 @@ def test_what_lies_here_and_in_the_store_counts_once(tmp_path: Path, s3: S3Serve
 
 @pytest.mark.parametrize("mode", ["batch-then-online", "batch", "online"])
 def test_what_was_asked_online_after_a_batch_counts_in_any_mode(tmp_path: Path, mode: str) -> None:
-    """Its frames name the teacher's position and more; who recovers them may run the recipe in another mode."""
+    """Its frames name the teacher's position and more; whoever recovers them may run the recipe in another mode."""
     write_source(tmp_path, questions(2))
     recipe = recipe_of(tmp_path, teachers=[{"name": "sim", "api": "simulator", "mode": mode}])
     index(recipe)

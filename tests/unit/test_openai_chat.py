@@ -67,7 +67,7 @@ def request_of(protocol: Protocol, ask: Request, *, key: Credentials = NO_KEY) -
 
 
 def sent(ask: Ask, *, sample: int = 0, **fields: Any) -> dict[str, Any]:
-    """The request's body, read back; no name stands in it twice."""
+    """The request's body, read back; no name occurs in it more than once."""
 
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         assert len(dict(pairs)) == len(pairs)
@@ -116,7 +116,7 @@ def test_a_full_request_holds_every_parameter() -> None:
 
 
 def test_samples_differ_in_their_seed_alone() -> None:
-    """So that a teacher that honours seeds gives different answers, the same ones each time."""
+    """A teacher that honours seeds gives different answers, and the same ones each time."""
     first, second = sent(Ask(seed=1)), sent(Ask(seed=1), sample=1)
     assert first | {"seed": 2} == second
 
@@ -263,7 +263,7 @@ def test_finish_reasons(raw: str, normal: FinishReason) -> None:
 
 @pytest.mark.parametrize(("raw", "kept"), [(None, None), ("", None), (3, "3"), (True, None), ({"type": "stop"}, None)])
 def test_a_finish_reason_that_is_no_word(raw: Any, kept: str | None) -> None:
-    """Not known why it ended: not training data by itself."""
+    """It is unknown why the answer ended, so it is not training data on its own."""
     found = answer(chat(finish_reason=raw))
     assert (found.finish_reason, found.finish_reason_raw) == ("unknown", kept)
 
@@ -287,7 +287,7 @@ def test_an_answer_that_broke_off_is_a_failure_of_the_server(raw: str) -> None:
     ],
 )
 def test_a_recipe_says_what_a_server_means(raw: Any, words: dict[str, str], normal: FinishReason) -> None:
-    """`finish_reasons` come before what is known; an empty word stands for none at all."""
+    """`finish_reasons` take precedence over known ones; an empty key stands for a missing reason."""
     api = protocol_of(teacher(finish_reasons=words), Ask())
     found = api.read(Reply(200, {}, json.dumps(chat(finish_reason=raw)).encode()))
     assert isinstance(found, Completion)
@@ -306,7 +306,7 @@ def test_tool_calls_are_kept_as_json() -> None:
 
 
 def test_a_refusal_is_an_answer() -> None:
-    """Kept, whatever the finish reason; an empty one is none."""
+    """Kept, whatever the finish reason; an empty one does not count."""
     found = answer(chat({"content": None, "refusal": "I can't."}))
     assert (found.finish_reason, found.refusal, found.finish_reason_raw) == ("refused", "I can't.", "stop")
     assert answer(chat({"content": "4", "refusal": ""})).refusal is None
@@ -430,7 +430,7 @@ def test_leading_newlines_are_no_harm() -> None:
 
 
 def test_a_byte_order_mark_is_no_harm() -> None:
-    """Some gateways write one."""
+    """Some gateways send one."""
     assert answer(b"\xef\xbb\xbf" + json.dumps(chat()).encode()).text == "four"
 
 
@@ -659,14 +659,14 @@ ODD = [
 
 @pytest.mark.parametrize("body", ODD, ids=lambda body: repr(body[:40]))
 def test_a_whole_answer_is_read_whatever_stands_round_it(body: bytes) -> None:
-    """Streams' trailers, padding, envelopes, numbers out of range and deep values in fields that nobody reads."""
+    """Stream trailers, padding, envelopes, numbers out of range and deep values in unused fields."""
     found = answer(body)
     assert (found.text, found.finish_reason) == ("four", "stop")
     storable(found)
 
 
 def test_two_documents_are_no_answer() -> None:
-    """Nobody can say which is meant."""
+    """It is unclear which one is meant."""
     assert isinstance(read(WHOLE + WHOLE), Ambiguous)
 
 
@@ -677,7 +677,7 @@ def test_an_answer_cut_before_any_text_is_cut() -> None:
 
 
 def test_ids_and_bytes_beside_tokens_are_kept() -> None:
-    """llama.cpp puts the id beside each token and each alternative; a token of half a character is its bytes."""
+    """llama.cpp puts the id next to each token and each alternative; a token of half a character is its bytes."""
     rows = answer(
         chat(
             logprobs={

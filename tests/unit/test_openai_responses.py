@@ -163,7 +163,7 @@ def test_calls_are_in_the_form_of_chat_completions() -> None:
 
 
 def test_a_refusal_is_data() -> None:
-    """A part of its own kind."""
+    """It is a part with a type of its own."""
     found = completion(response(message({"type": "refusal", "refusal": "I can't."})))
     assert (found.text, found.finish_reason, found.refusal) == (None, "refused", "I can't.")
 
@@ -176,7 +176,7 @@ def test_an_incomplete_response_says_why(reason: str, finish: str) -> None:
 
 
 def test_the_answer_is_the_final_message() -> None:
-    """Not the comments on the way to it."""
+    """The comments before it are not part of it."""
     found = completion(
         response(message(said("Let me see."), phase="commentary"), message(said("4"), phase="final_answer"))
     )
@@ -264,7 +264,7 @@ def error(message: str, kind: str, code: str | None) -> dict[str, Any]:
     ],
 )
 def test_what_is_no_answer(status: int, body: Any, expected: type) -> None:
-    """Recorded bodies, and answers that are none."""
+    """Recorded bodies, and answers that aren't complete."""
     assert type(read(body, status=status)) is expected
 
 

@@ -26,7 +26,7 @@ def test_teachers_of_one_account_share_its_limit(tmp_path: Path) -> None:
 
 
 def test_time_left_is_what_is_not_settled_at_the_last_pace(tmp_path: Path) -> None:
-    """Answers count before their chunk is sealed; nothing is said without a pace, and none is left at the end."""
+    """Answers count before their chunk is sealed; no time is shown without a pace, and none is left at the end."""
     pace = Pace(recipe_of(tmp_path))
     pace.add(queue_stats(), now=0.0)
     assert pace.time_left_s(queue_stats()) is None

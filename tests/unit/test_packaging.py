@@ -38,7 +38,7 @@ def test_sdist_holds_every_page(built: Path) -> None:
 
 
 def test_wheel_holds_one_package_typed_and_with_the_quickstart(wheel: zipfile.ZipFile) -> None:
-    """Nothing else lands in site-packages, and nothing that is needed stays behind."""
+    """Nothing else goes into site-packages, and nothing needed is missing."""
     names = {name for name in wheel.namelist() if ".dist-info/" not in name}
     assert {name.split("/")[0] for name in names} == {"stillhouse"}
     needed = {"stillhouse/cluster/quickstart/recipe.yaml", "stillhouse/cluster/quickstart/prompts.jsonl"}
@@ -62,14 +62,14 @@ def test_wheel_holds_all_of_the_three_folders(wheel: zipfile.ZipFile) -> None:
 
 @pytest.mark.parametrize("part", ["schemas", "gen", "cluster"])
 def test_a_part_has_one_name(part: str) -> None:
-    """In a checkout's root it is found by its bare name too, and says by which it is to be imported."""
+    """In a checkout's root its bare name is found too, and fails with the name by which to import it."""
     done = subprocess.run([sys.executable, "-c", f"import {part}"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == f"ImportError: expected `import stillhouse.{part}`, got `import {part}`"
 
 
 def test_the_package_gives_its_public_names(tmp_path: Path) -> None:
-    """From anywhere, and for nothing but the asking."""
+    """From anywhere, but only when they are used."""
     code = "from stillhouse import Recipe, __version__, read_recipe, run; print(run.__module__, read_recipe.__module__)"
     loaded = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True, text=True)
     assert loaded.stdout.split() == ["stillhouse.cluster.driver", "stillhouse.schemas.recipe_file"]
@@ -101,7 +101,7 @@ def test_import_loads_nothing_heavy(module: str) -> None:
 
 
 def test_the_command_line_starts_without_ray() -> None:
-    """It takes a second to import, and most commands need none."""
+    """It takes a second to import, and most commands don't need it."""
     code = "import sys, stillhouse.cluster.cli; print('ray' in sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
     assert loaded.stdout.split() == ["False"]

@@ -79,7 +79,7 @@ def test_the_picture_of_the_code_names_what_is_there() -> None:
 
 
 def test_the_readme_is_short() -> None:
-    """What a newcomer needs; all else has its own page."""
+    """It has what a newcomer needs; everything else has its own page."""
     assert len(text_of("README.md").splitlines()) <= 130
 
 

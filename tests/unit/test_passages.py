@@ -72,7 +72,7 @@ def test_bytes_that_are_not_text_cost_their_passage_alone(tmp_path: Path) -> Non
 
 
 def test_documents_count_where_there_is_nothing_else(tmp_path: Path) -> None:
-    """A README next to prompts, or next to a .json file, holds none."""
+    """A README next to prompts, or next to a .json file, is not a source."""
     (tmp_path / "README.md").write_text("Read me.")
     (file,) = survey(Source(path=str(tmp_path), prompt="text")).files
     assert file.url == str(tmp_path / "README.md")

@@ -47,7 +47,7 @@ def is_sealed(store: Store, plan: Plan) -> bool:
 
 
 def test_a_limit_is_gone_on_from(tmp_path: Path) -> None:
-    """Pilots of three rows over files of two: each begins where the last ended, the rest comes in one."""
+    """Pilots of three rows over files of two: each begins where the last one ended, and the rest comes in one."""
     for number in range(4):
         write_source(tmp_path, ["\n", *questions(2, start=2 * number)], name=f"{number}.jsonl")
     recipe = recipe_of(tmp_path)
@@ -92,7 +92,7 @@ def test_a_source_without_files_is_refused(tmp_path: Path) -> None:
 
 
 def test_source_generations_wait_for_the_index_alone(tmp_path: Path) -> None:
-    """A new one is planned once those before it are indexed, whether or not they are sealed; then nothing."""
+    """A new one is planned once the earlier ones are indexed, sealed or not; then there is nothing to plan."""
     write_source(tmp_path, questions(25))
     recipe = recipe_of(tmp_path)
     store = open_dataset(recipe)
@@ -134,7 +134,7 @@ def test_a_resumed_pilot_does_not_grow(tmp_path: Path) -> None:
 
 
 def test_a_plan_is_frozen_once(tmp_path: Path) -> None:
-    """Another run that planned in the same moment is met with words."""
+    """Another run that planned at the same moment gets a message."""
     write_source(tmp_path, questions(1))
     recipe = recipe_of(tmp_path)
     store = open_dataset(recipe)
@@ -205,7 +205,7 @@ def test_a_kept_column_can_be_renamed(tmp_path: Path) -> None:
 
 
 def test_two_kept_columns_of_one_name_are_refused(tmp_path: Path) -> None:
-    """By whichever names they come to it."""
+    """Whichever names lead to it."""
     with pytest.raises(ValueError, match=r"keep produces the column a twice; rename one with `as`"):
         recipe_of(tmp_path, source={"keep": ["a", {"name": "b", "as": "a"}]})
 
@@ -271,7 +271,7 @@ def test_new_fields_leave_an_identity_as_it_was(tmp_path: Path) -> None:
 
 
 def test_the_same_content_in_another_named_folder_is_other_rows(tmp_path: Path) -> None:
-    """A file is known by what it holds, of which its folders' columns are part."""
+    """A file is identified by its content, and its folders' columns are part of that."""
     recipe = recipe_of(tmp_path, source={"id": None, "prompt": None}, ask={"template": "{{ lang }}: {{ question }}"})
     write_source(tmp_path, questions(2), name="lang=de/a.jsonl")
     index(recipe)

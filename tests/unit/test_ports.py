@@ -41,7 +41,7 @@ def test_a_port_that_somebody_listens_on_is_not_given(monkeypatch: pytest.Monkey
 
 
 def test_ports_are_outside_the_range_of_outgoing_connections() -> None:
-    """The kernel gives none of them to a client."""
+    """The kernel never gives them to a client."""
     first, last = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
     if first - ports.CANDIDATES.start < ports.MIN_CANDIDATES:
         pytest.skip(f"this machine gives its clients {first} to {last}")

@@ -1,4 +1,4 @@
-"""A preview says what a run would then do, at what price, and does none of it."""
+"""A preview says what a run would do and at what price, and does none of it."""
 
 import json
 from pathlib import Path
@@ -102,7 +102,7 @@ def test_a_teacher_s_own_max_tokens_counts(tmp_path: Path) -> None:
 
 
 def test_what_is_not_known_is_null(tmp_path: Path) -> None:
-    """Without max_tokens, prices and limits there is no bound of output, money or time."""
+    """Without max_tokens, prices and limits there is no bound on output, money or time."""
     shown = preview(recipe_over(tmp_path, questions(3)))
     assert (shown.output_tokens, shown.usd, shown.seconds, shown.workers) == (None, None, None, None)
     assert "no limits are declared" in shown.bound_by

@@ -60,7 +60,7 @@ def test_long_requests_cost_more_as_a_whole() -> None:
     ],
 )
 def test_a_provider_s_own_price_is_looked_up(url: str, api: str, model: str, usage: dict[str, int]) -> None:
-    """And a cost is what genai-prices makes of it, or its dearest of the day; version and day stand with it."""
+    """A cost is what genai-prices computes, or the highest of the day; its version and day are kept with it."""
     price, notes = price_of(base_url=url, api=api, model=model)
     assert (notes, price is not None) == ([], True)
     assert price is not None
@@ -76,7 +76,7 @@ def test_a_provider_s_own_price_is_looked_up(url: str, api: str, model: str, usa
 
 
 def test_the_recipe_s_price_holds_and_a_contradiction_is_said() -> None:
-    """With what is known; a price that agrees, or was itself looked up, is not a contradiction."""
+    """With the known price; a price that agrees, or was looked up itself, is not a contradiction."""
     own = {"input": 1.0, "output": 10.0}
     price, notes = price_of(price=own)
     assert price == Price.model_validate(own)
@@ -116,7 +116,7 @@ def test_batches_and_then_online_have_two_prices(
 
 
 def test_what_nobody_knows_is_said_of_public_hosts_alone() -> None:
-    """A server of one's own costs what one says."""
+    """The price of your own server is what you say it is."""
     price, notes = price_of(model="no-such-model")
     assert (price, len(notes)) == (None, 1)
     assert "give `price`" in notes[0]
@@ -131,7 +131,7 @@ def test_what_nobody_knows_is_said_of_public_hosts_alone() -> None:
     ],
 )
 def test_a_batch_has_the_provider_s_price_for_batches_or_half(url: str, model: str, source: str) -> None:
-    """The source says which; so does what the same teacher would cost in the other mode."""
+    """The price's source says which; the same teacher's online price follows from it."""
     online, _ = price_of(base_url=url, model=model)
     batch, _ = price_of(base_url=url, model=model, mode="batch")
     assert online is not None

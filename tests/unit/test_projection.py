@@ -1,4 +1,4 @@
-"""After a pilot, `plan` projects what the rest takes from the answers that are there, and says how sure that is."""
+"""After a pilot, `plan` projects the rest from the existing answers, and says how certain that is."""
 
 import json
 from pathlib import Path

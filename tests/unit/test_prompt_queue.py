@@ -48,7 +48,7 @@ def queue_of(tmp_path: Path, clock: ManualClock) -> PromptQueue:
 
 
 def counters(requests: int, *, records: int = 0) -> Counters:
-    """A worker that has sent so many requests and sealed so many records."""
+    """A worker that has sent this many requests and sealed this many records."""
     return Counters({"t": Tally(requests=requests, retries=1)}, sealed=ShardCounts(records=records), shards=1)
 
 
@@ -168,7 +168,7 @@ async def test_a_queue_that_is_lost_takes_no_counts_with_it(tmp_path: Path) -> N
 
 
 async def test_a_queue_that_follows_a_source_remembers_its_prompts(tmp_path: Path) -> None:
-    """Those of earlier runs and its own, whose parts of the index it reads once: what is asked again is a duplicate."""
+    """Those of earlier runs and its own, whose index parts it reads once: a prompt that comes again is a duplicate."""
     write_source(tmp_path, questions(10))
     recipe = recipe_in(tmp_path)
     index(recipe)

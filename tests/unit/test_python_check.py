@@ -108,7 +108,7 @@ def walled() -> Iterator[Python]:
 
 
 def judged(check: Python, program: str, tests: Any) -> CheckResult:
-    """The verdict on a program that stands in an answer as teachers write them."""
+    """The verdict on a program in an answer as teachers write them."""
     row = {"tests\0json": orjson.dumps(tests).decode()}
     return check.judge(Answer(f"Here it is:\n\n```python\n{program}\n```\nIt adds."), row)
 
@@ -224,13 +224,13 @@ def test_no_program_is_taken_for_one_that_passes(limited: Python, how: str) -> N
 
 @pytest.mark.parametrize("how", PRINTED_FORGERIES)
 def test_no_program_that_prints_is_taken_for_one_that_passes(check: Python, how: str) -> None:
-    """Neither by what it prints elsewhere, nor by what it keeps from one test to the next."""
+    """Neither by its other output, nor by what it keeps from one test to the next."""
     found = judged(check, PRINTED_FORGERIES[how], SQUARES)
     assert (found.accepted, found.score) == (False, 0.0), found
 
 
 def test_a_launcher_that_dies_is_replaced(tmp_path: Path) -> None:
-    """With the process that judges; the answer is judged all the same."""
+    """Together with the process that judges; the answer is still judged."""
 
     async def judge() -> list[Any]:
         check = Check.model_validate({"python": {"tests": "tests", "isolation": "process"}})
@@ -273,7 +273,7 @@ def test_a_program_starts_and_reaches_nothing(check: Python, code: str) -> None:
 
 
 def test_a_program_can_not_look_into_others(check: Python) -> None:
-    """Neither trace, nor read the tests' process, nor outlive it."""
+    """It can't trace or outlive the tests' process, or read its memory."""
     code = """
         import ctypes, os
         libc = ctypes.CDLL(None)
@@ -288,7 +288,7 @@ def test_a_program_can_not_look_into_others(check: Python) -> None:
 
 
 def test_neither_home_nor_environment_is_there(walled: Python) -> None:
-    """But for what Python itself needs of either."""
+    """Except for what Python itself needs of them."""
     home = os.path.realpath(Path.home())
     shown = [Path(os.path.realpath(path)) for path in (sys.base_prefix, sys.prefix)]  # they may be below it
     below_home = {path.relative_to(home).parts[0] for path in shown if path.is_relative_to(home)}
@@ -409,7 +409,7 @@ def test_a_column_without_tests_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_run_keeps_what_passes(tmp_path: Path) -> None:
-    """Through the pool, with the verdict beside each answer."""
+    """Through the pool, with the verdict next to each answer."""
     tests = [{"input": "", "output": "1"}, {"input": "", "output": "2"}]
     write_source(tmp_path, [{**row, "tests": tests} for row in questions(2)])
     recipe = recipe_of(tmp_path, checks=[{"python": {"tests": "tests"}}])

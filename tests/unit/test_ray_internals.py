@@ -1,4 +1,4 @@
-"""Ray's private names that we use are there, in the Ray that is installed; each test says what breaks without."""
+"""Ray's private names that we use exist in the installed Ray; each test says what breaks without them."""
 
 import importlib.util
 import inspect
@@ -45,7 +45,7 @@ def dashboard() -> Iterator[str]:
 
 
 def test_every_request_of_the_job_client_passes_ours(dashboard: str) -> None:
-    """Without: `submit` hangs on a dead host, follows a login page, and sends a token that Ray found by itself."""
+    """Without it: `submit` hangs on a dead host, follows a login page, and sends a token that Ray found on its own."""
 
     class Client(JobClient):
         def send(self, method: str, endpoint: str, **options: Any) -> Any:
@@ -59,7 +59,7 @@ def test_every_request_of_the_job_client_passes_ours(dashboard: str) -> None:
 
 
 def test_processes_that_a_run_does_not_need_can_be_left_out() -> None:
-    """Without: a Ray of one's own starts in twice the time; nothing fails."""
+    """Without it: a run's own Ray takes twice as long to start; nothing fails."""
     names = ray_internals.UNNEEDED_PROCESSES
     before = [getattr(Node, name) for name in names]
     with ray_internals.few_processes():
@@ -70,12 +70,12 @@ def test_processes_that_a_run_does_not_need_can_be_left_out() -> None:
 
 
 def test_the_address_of_the_gcs_is_known() -> None:
-    """Without: nobody asks a cluster if it wants a token, and Ray sends one or none by its own rules."""
+    """Without it: nobody asks a cluster if it wants a token, and Ray decides by its own rules."""
     assert ray_internals.gcs_address("192.0.2.7:6379") == "192.0.2.7:6379"
 
 
 def test_settings_can_be_read_again() -> None:
-    """Without: RAY_AUTH_MODE, set once it is known what the cluster wants, has no effect in this process."""
+    """Without it: RAY_AUTH_MODE, set once the cluster's requirement is known, has no effect in this process."""
     ray_internals.reread_settings()
 
 
@@ -92,5 +92,5 @@ def test_the_head_has_a_resource_of_its_own() -> None:
 
 @pytest.mark.parametrize("name", ray_internals.CLIENT_LOGGERS)
 def test_loggers_of_the_job_client_exist(name: str) -> None:
-    """Without: its warnings appear beside our own messages."""
+    """Without it: its warnings appear next to our own messages."""
     assert importlib.util.find_spec(name) is not None

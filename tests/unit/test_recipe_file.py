@@ -1,4 +1,4 @@
-"""The recipe's file: what is read, what is refused, and in which words."""
+"""The recipe's file: what is read, what is refused, and the messages."""
 
 import textwrap
 from contextlib import suppress
@@ -208,7 +208,7 @@ def test_all_problems_come_at_once_in_the_order_of_the_file() -> None:
 
 
 def test_words_are_plain() -> None:
-    """No message uses the validator's own words."""
+    """No message is the validator's own."""
     text = "name: 3\nsource: 4\nask: []\nteachers: {}\ndedup: no\ndataset: null\nrun: {workers: {}, ship_every_s: []}\n"
     told = "\n".join(problems(text))
     assert not any(word in told for word in ("Input", "pydantic", "https://errors", "valid", "literal", "constrained"))

@@ -1,4 +1,4 @@
-"""Parameters that OpenAI's and Google's own models refuse: said when the recipe is read, with the way out."""
+"""Parameters that OpenAI's and Google's own models refuse: reported when the recipe is read, with the way out."""
 
 from typing import Any
 

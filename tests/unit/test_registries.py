@@ -1,12 +1,12 @@
 """Registries of what can be plugged in agree with the names that a recipe may use."""
 
-import importlib
-from typing import get_args
+from typing import get_args, get_type_hints
 
 import pytest
+from installs import ROOT
 from pydantic import ValidationError
 
-from stillhouse.gen.checks.registry import KINDS
+from stillhouse.gen.checks.registry import class_of
 from stillhouse.gen.limits.shares import Resource
 from stillhouse.gen.source.formats.registry import FORMATS, SUPPORTED
 from stillhouse.gen.teachers.protocols import PROTOCOLS
@@ -14,7 +14,7 @@ from stillhouse.gen.teachers.protocols.profiles import PROFILES
 from stillhouse.gen.teachers.vocabulary import Signal
 from stillhouse.gen.worker.verdicts import RULES
 from stillhouse.schemas.ask import Ask
-from stillhouse.schemas.asked_schema import SCHEMA_CHECK
+from stillhouse.schemas.asked_schema import SCHEMA_CHECK, AskedSchema
 from stillhouse.schemas.checks import Check
 from stillhouse.schemas.columns import VALUES
 from stillhouse.schemas.completion import Completion, FinishReason
@@ -30,12 +30,12 @@ def test_each_api_of_a_recipe_is_a_registered_protocol() -> None:
 
 
 def test_each_profile_of_a_recipe_is_registered() -> None:
-    """Beside `auto`, which stands for the one of the host."""
+    """Apart from `auto`, which stands for the host's profile."""
     assert {"auto", *PROFILES} == set(get_args(ProfileName))
 
 
 def test_no_host_belongs_to_two_profiles() -> None:
-    """Else the order in a table would decide how it is asked."""
+    """Otherwise the order in a table would decide how it is asked."""
     hosts = [host for profile in PROFILES.values() for host in profile.hosts]
     assert len(hosts) == len(set(hosts))
 
@@ -52,13 +52,15 @@ def test_each_protocol_s_words_are_of_known_meaning() -> None:
         assert all(word == word.lower() for words in errors.codes.values() for word in words)
 
 
-def test_each_check_of_a_recipe_is_registered() -> None:
-    """By the module and class that judge."""
-    assert {*Check.model_fields, SCHEMA_CHECK} == set(KINDS)
-    for kind, place in KINDS.items():
-        module, _, name = place.partition(":")
-        assert module == kind
-        assert hasattr(importlib.import_module(f"stillhouse.gen.checks.{module}"), name)
+def test_each_check_of_a_recipe_has_a_class_that_judges() -> None:
+    """The class is found by the check's name, and takes the settings that a recipe has under that name."""
+    files = {path.stem.removesuffix("_check") for path in (ROOT / "schemas").glob("*_check.py")}
+    assert files == set(Check.model_fields)
+    settings = {kind: get_args(field.annotation)[0] for kind, field in Check.model_fields.items()}
+    for kind, model in {**settings, SCHEMA_CHECK: AskedSchema}.items():
+        judges = class_of(kind)
+        assert callable(judges.judge)
+        assert get_type_hints(judges.__init__)["settings"] is model
 
 
 def test_each_type_of_a_kept_column_is_stored() -> None:

@@ -9,7 +9,7 @@ from stillhouse.gen.worker.reply_threads import ReplyThreads
 
 
 async def test_a_large_reply_does_not_wait_for_the_loop_s_threads() -> None:
-    """All of them are sealing or shipping: the reply is journalled and read all the same."""
+    """All of them are sealing or shipping: the reply is still journalled and read."""
     is_over = threading.Event()
     loop = asyncio.get_running_loop()
     loop.set_default_executor(ThreadPoolExecutor(1))

@@ -109,7 +109,7 @@ def test_no_dataset_and_damage_are_said(tmp_path: Path) -> None:
     ids=["no number", "far away", "no column"],
 )
 def test_what_no_run_writes_is_said(tmp_path: Path, column: str, value: object) -> None:
-    """A shard that another program wrote again with our metadata is damage, not a crash; `verify` says the same."""
+    """A shard that another program rewrote with our metadata is damage, not a crash; `verify` agrees."""
     recipe = dataset(tmp_path)
     shard = Path(recipe.dataset.path) / "data" / "part-000-000000.parquet"
     table = pq.read_table(shard)

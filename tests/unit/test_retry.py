@@ -58,7 +58,7 @@ def test_an_answer_and_a_refusal_settle(outcome: Outcome) -> None:
     ("outcome", "kind"), [(TooLong("long", 413), "too_long"), (BadRequest("bad", 422), "bad_request")]
 )
 def test_what_no_retry_mends_is_given_up_at_once(outcome: Outcome, kind: str) -> None:
-    """With its words and its status."""
+    """With its message and its status."""
     assert after(outcome)[0] == GiveUp(kind, outcome.message, outcome.status)  # type: ignore[union-attr, arg-type]
 
 
@@ -114,7 +114,7 @@ def test_overload_has_a_generous_budget_of_its_own() -> None:
 
 @pytest.mark.parametrize("outcome", [NoConnection("refused"), Overload("loading", 503, loading=True)])
 def test_a_teacher_that_is_not_there_yet_uses_up_nothing(outcome: Outcome) -> None:
-    """However often it was tried; once it is there, the next try is seconds away."""
+    """However often it is tried; once it is up, the next try is seconds away."""
     decision, tries = after(*[outcome] * (5 * MAX_OVERLOADS), max_attempts=1)
     assert isinstance(decision, Again)
     assert 0.0 <= decision.after_s <= MAX_UNREADY_WAIT_S
@@ -134,7 +134,7 @@ def test_the_backoff_grows_to_a_minute_with_full_jitter(failures: int) -> None:
 
 
 def test_the_backoff_is_spread_out() -> None:
-    """Samples that failed together do not come back together."""
+    """Samples that failed together don't return together."""
     waits = [backoff_s(20) for _ in range(200)]
     assert min(waits) < 20
     assert max(waits) > 40

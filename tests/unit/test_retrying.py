@@ -1,4 +1,4 @@
-"""A retry asks just what failed, as a generation of its own; nothing is counted, asked or stored twice by it."""
+"""A retry asks only what failed, as a separate generation; it counts, asks and stores nothing a second time."""
 
 import shutil
 from collections import Counter
@@ -48,7 +48,7 @@ def recipe_at(tmp_path: Path, **changes: Any) -> Recipe:
 
 
 async def asked(recipe: Recipe, *faults: dict[str, Any], **how: Any) -> Summary:
-    """A run or a retry against a teacher of its own with these faults; checks that the counts add up."""
+    """A run or a retry against a separate teacher with these faults; checks that the counts add up."""
     settings = {"faults": faults, "first_serial": 10_000 * len(read_plans(open_dataset(recipe)))}
     settings |= how.pop("settings", {})
     async with await serve(SimulatorSettings.model_validate(settings)) as server:
@@ -77,7 +77,7 @@ def rows(recipe: Recipe, folder: str = "data") -> list[dict[str, Any]]:
 
 
 def assert_sound(recipe: Recipe) -> None:
-    """Verify finds nothing, and no record is there twice."""
+    """Verify finds nothing, and no record appears twice."""
     assert verify(open_dataset(recipe)).findings == ()
     ids = Counter(row["record_id"] for row in rows(recipe))
     assert not [record_id for record_id, count in ids.items() if count > 1]
@@ -124,7 +124,7 @@ async def test_counts_add_up_at_every_moment(tmp_path: Path) -> None:
 
 
 async def test_what_fails_again_can_be_retried_again(tmp_path: Path) -> None:
-    """Each retry asks what is left; a sample that fails otherwise counts by its last kind."""
+    """Each retry asks what is left; a sample that fails in another way counts by its last kind."""
     recipe = recipe_at(tmp_path)
     left = await asked(recipe, REFUSING)
     for fault in (BREAKING, REFUSING, {**BREAKING, "share": 0.5}):
@@ -248,7 +248,7 @@ async def test_nothing_is_planned_over_a_source_that_is_gone(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("reasoning", ["column", "inline"])
 async def test_an_answer_that_is_there_is_not_kept_again(tmp_path: Path, reasoning: str) -> None:
-    """A teacher with one answer: one record per prompt, whichever generation got it; the others say of what."""
+    """A teacher with one answer: one record per prompt, whichever generation got it; the others name that record."""
     recipe = recipe_at(tmp_path, dataset={"prompts_per_shard": 5, "reasoning": reasoning})
     settings = {"distinct": 1, "reasoning": "think"}
     await asked(recipe, {**REFUSING, "share": 0.6}, settings=settings)

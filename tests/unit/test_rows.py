@@ -1,4 +1,4 @@
-"""The rows of what is stored: every sample is in one file, once, with all that is known of it."""
+"""The rows of what is stored: every sample is in one file, once, with everything known about it."""
 
 import datetime
 import decimal
@@ -169,7 +169,7 @@ REJECTS: list[tuple[RejectReason, bytes, int]] = [
 def test_what_is_no_training_data_is_rejected_with_its_reason(
     tmp_path: Path, reason: RejectReason, body: bytes, status: int
 ) -> None:
-    """With all that is known of it, and the raw body."""
+    """With everything known about it, and the raw body."""
     rows = [{"id": "a", "question": LONG if reason == "prompt_truncated" else "why?"}]
     recipe, held = chunk_of(tmp_path, rows, ask=TOOLS if reason == "invalid_tool_call" else {})
     answer(held, 0, body, status=status)
@@ -203,7 +203,7 @@ CALLS: list[tuple[dict[str, Any], dict[str, Any]]] = [
 
 
 def test_tool_calls_are_inside_the_answers_message(tmp_path: Path) -> None:
-    """With or without a text beside; what the server sent is kept as it is."""
+    """With or without text; what the server sent is kept unchanged."""
     bodies = [body_of(None, finish="tool_calls", tool_calls=[sent]) for sent, _ in CALLS]
     bodies += [body_of("Both.", tool_calls=[CALL, CALL]), body_of("It is noon.", tool_calls=[])]
     _, files = seal_answers(tmp_path, *bodies, ask=TOOLS)
@@ -282,7 +282,7 @@ def test_a_kept_column_may_be_called_messages_where_the_dataset_has_none(tmp_pat
 
 
 def test_a_policy_error_s_words_are_the_refusal(tmp_path: Path) -> None:
-    """What the teacher said instead of an answer."""
+    """The teacher's message in place of an answer."""
     recipe, held = chunk_of(tmp_path, questions(1))
     held.sent(0, at=1.0)
     reply = Reply(400, {}, b'{"error": {"message": "not this", "code": "content_filter"}}')
@@ -321,7 +321,9 @@ def test_duplicate_prompts_are_rejected_unasked(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("dedup", [True, False])
 def test_equal_answers_to_one_prompt_are_kept_once(tmp_path: Path, dedup: bool) -> None:
-    """Their reasoning aside; a rejected answer is none that others could repeat; other prompts may say the same."""
+    """Ignoring their reasoning; a rejected answer is not one that others could repeat, and other prompts may have the
+    same.
+    """
     recipe, held = chunk_of(
         tmp_path,
         questions(2),
@@ -389,7 +391,7 @@ def test_failures_are_rows_too(tmp_path: Path) -> None:
 
 
 def test_failures_recovered_from_a_journal_are_the_same(tmp_path: Path) -> None:
-    """Whether their owner lived to seal them or not."""
+    """Whether or not their owner lived to seal them."""
     teacher = {"name": "sim", "api": "simulator", "max_attempts": 1}
     recipe, held = chunk_of(tmp_path, questions(2), teachers=[teacher])
     held.sent(0, at=1.0)

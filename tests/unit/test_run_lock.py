@@ -1,4 +1,4 @@
-"""One run at a time: a lock the system takes back on a local disk, a beating heart in a store that has none."""
+"""One run at a time: a lock that the system releases on a local disk, and a heartbeat in a store that has no locks."""
 
 import os
 import signal
@@ -84,7 +84,7 @@ def test_a_second_run_waits_until_the_first_is_gone(tmp_path: Path) -> None:
 
 @pytest.fixture
 def fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The heart beats faster, so that the tests need not wait."""
+    """A faster heartbeat, so that the tests need not wait."""
     monkeypatch.setattr(stillhouse.gen.store.lock, "BEAT_S", 0.1)
     monkeypatch.setattr(stillhouse.gen.store.lock, "FENCE_S", 1.0)
     monkeypatch.setattr(stillhouse.gen.store.lock, "STALE_S", 1.5)
@@ -128,7 +128,7 @@ def test_on_s3_the_second_waits_for_the_end_of_the_first(tmp_path: Path, s3: S3S
 
 @pytest.mark.usefixtures("fast")
 def test_on_s3_a_silent_run_is_taken_over(tmp_path: Path, s3: S3Server) -> None:
-    """Its file is there and says nothing new for STALE_S by our own clock, whatever time it wrote."""
+    """Its file has not changed for STALE_S by our own clock, whatever time it states."""
     store = s3_store(tmp_path, s3)
     store.put(RUN_KEY, orjson.dumps({"run": "first", "host": "far", "pid": 1, "beat": time.time() + 1e6}))
     start = time.monotonic()
@@ -152,7 +152,7 @@ def test_on_s3_a_run_that_lost_its_place_stops(tmp_path: Path, s3: S3Server) -> 
 
 @pytest.mark.usefixtures("fast")
 def test_on_s3_an_answer_that_got_lost_is_no_lost_place(tmp_path: Path, s3: S3Server) -> None:
-    """The renewal was written but its reply was lost: what is there is our own."""
+    """The renewal was written but its reply was lost: the stored lock is our own."""
     store = s3_store(tmp_path, s3)
     lost = threading.Event()
     with lock(store, "first", lost=lost):
@@ -189,7 +189,7 @@ def test_on_s3_a_renewal_that_hangs_holds_up_no_clock(tmp_path: Path, s3: S3Serv
 def test_on_s3_a_run_gives_up_a_store_that_stays_away(
     tmp_path: Path, s3: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It stops for that reason: nobody took its place, and the same command continues."""
+    """It stops for that reason: no other run took over, and the same command resumes."""
     monkeypatch.setattr(stillhouse.gen.dataset.run_lock, "GIVE_UP_S", 1.0)
     store = s3_store(tmp_path, s3)
     reasons: list[Paused] = []

@@ -38,7 +38,7 @@ class Model:
         return max(0, self.need - len(self.new) - self.uncounted)
 
     def may_ask(self) -> list[int]:
-        """What is to be handed out now."""
+        """The samples that may be asked now."""
         waiting = [each for each in self.candidates if each not in self.out | self.answered | self.decided]
         return waiting[: max(0, self.missing - len(self.out | self.answered))]
 
@@ -57,7 +57,7 @@ class Model:
 def test_as_many_are_out_as_accepted_answers_are_missing(
     steps: list[tuple[object, ...]], needs: list[int], candidates: list[set[int]], kept: list[set[bytes]]
 ) -> None:
-    """Whatever happens, in any order: samples of dead owners too, which were never handed out here."""
+    """Whatever happens, in any order: including samples of dead owners, which were never handed out here."""
     ordinals = [[SAMPLES * number + each for each in sorted(mine)] for number, mine in enumerate(candidates)]
     states = UntilAccepted(ordinals, samples=SAMPLES, needs=needs, kept=kept)
     models = [Model(*each) for each in zip(ordinals, needs, kept, strict=True)]

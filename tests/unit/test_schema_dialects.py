@@ -101,7 +101,7 @@ def test_what_is_sent_is_taken_and_asks_for_no_more(name: str, dialect: SchemaDi
 
 
 def test_what_an_api_lacks_is_told_in_words() -> None:
-    """Beside what the description says already; names of its own for the same are used."""
+    """After any existing description; the API's own names for the same rule are used."""
     schema = closed(
         a={"type": "integer", "minimum": 1, "description": "A count."}, b={"const": 5}, c={"oneOf": [INTEGER]}
     )
@@ -121,7 +121,7 @@ def test_what_an_api_lacks_is_told_in_words() -> None:
 
 
 def test_objects_are_closed_where_the_api_wants_it() -> None:
-    """Additional properties that were wanted are described in words; elsewhere objects stay open."""
+    """Additional properties that the schema allows are mentioned in the description; elsewhere objects stay open."""
     schema = {"type": "object", "properties": {"a": {"properties": {"b": INTEGER}}}, "additionalProperties": INTEGER}
     sent = sendable(schema, ANTHROPIC)
     assert sent["additionalProperties"] is False

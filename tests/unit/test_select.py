@@ -91,7 +91,7 @@ SCORES = st.dictionaries(st.integers(0, 20), st.none() | st.floats(), max_size=1
 
 @given(SCORES, st.integers(0, 13))
 def test_the_best_are_kept(scores: dict[int, float | None], places: int) -> None:
-    """None that is left is better than one that is kept, whatever the scores are."""
+    """No answer that is dropped scores better than one that is kept, whatever the scores are."""
     kept = by_score(scores, places=places).kept
     assert len(kept) == min(places, len(scores))
     known = {ordinal: score for ordinal, score in scores.items() if score is not None and score == score}
@@ -210,7 +210,7 @@ class Compared:
 
 
 async def test_statements_that_can_not_be_compared_are_given_up_soon() -> None:
-    """Each costs one comparison, and is alone in its class; the others are compared as ever."""
+    """Each costs one comparison and forms a class of its own; the others are compared as usual."""
     compared = Compared()
     numbers = [str(number) for number in range(30)]
     classes = await classes_of(compared, ["0", "a", "b", *numbers[1:10], "c", *numbers[10:]], most=32)
@@ -229,7 +229,7 @@ async def test_so_many_statements_are_compared_with_and_no_more() -> None:
 
 
 def voted_recipe(tmp_path: Path, *, samples: int = 5, answer: str = "math", **changes: Any) -> Recipe:
-    """Sums in chunks of nine, of whose answers most agree; the known answers are kept beside them, and not used."""
+    """Sums in chunks of nine, most of whose answers agree; the known answers are kept with them, but not used."""
     rows = [row | {"answer": str(number + 1)} for number, row in enumerate(questions(PROMPTS))]
     write_source(tmp_path, rows)
     return recipe_of(

@@ -1,4 +1,4 @@
-"""Sealing: the data shard is the commit and names the files beside it; who loses the race leaves nothing behind."""
+"""Sealing: the data shard is the commit and names its side files; a sealer that loses the race leaves nothing."""
 
 import dataclasses
 import hashlib
@@ -93,7 +93,7 @@ def test_a_sealing_leaves_no_scratch(tmp_path: Path) -> None:
 
 
 def test_of_two_sealers_of_one_chunk_one_wins(tmp_path: Path) -> None:
-    """At the same time, many times: one shard, its side files, and none of the others'."""
+    """At the same time, many times: one shard with its side files, and none of the other's."""
     recipe, held = chunk_of(tmp_path, questions(3))
     for ordinal in range(3):
         answer(held, ordinal, body_of(finish="length" if ordinal else "stop"))
@@ -188,7 +188,7 @@ def test_row_groups_are_bounded(tmp_path: Path) -> None:
 
 
 def test_counts_add_up() -> None:
-    """By reason and kind; money is unknown only where none is known."""
+    """By reason and kind; a cost is unknown only if no part of it is known."""
     one = ShardCounts(records=1, rejected={"length": 1}, failed={"poison": 2}, maybe_billed=3, input_tokens=4)
     two = ShardCounts(records=5, rejected={"length": 1, "empty": 1}, output_tokens=6, usd=0.5)
     assert one + two == ShardCounts(

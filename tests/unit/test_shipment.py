@@ -150,7 +150,7 @@ def test_a_node_whose_disk_is_full_is_told_where_to_go() -> None:
 
 
 def test_a_head_that_lacks_our_packages_is_told() -> None:
-    """Of a job that began and could not import; any other that fails says its own reason."""
+    """This applies to a job that started and could not import; any other that fails gives its own reason."""
     log = "Job entrypoint command failed with exit code 1, last available logs:\nTraceback (most recent call last):\n"
     with pytest.raises(StillhouseError, match="the head's Python has no httpx; every node needs what Stillhouse needs"):
         check_ended(failed(f"{log}ModuleNotFoundError: No module named 'httpx'\n", driver_exit_code=1))

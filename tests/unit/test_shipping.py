@@ -1,4 +1,4 @@
-"""Shipping: what a journal holds reaches the store in segments, and goes once its chunk is sealed."""
+"""Shipping: a journal's frames reach the store in segments, which are deleted once its chunk is sealed."""
 
 import threading
 from collections.abc import Iterator
@@ -40,7 +40,7 @@ def store(tmp_path: Path, s3: S3Server) -> Store:
 
 
 def begun(root: Path, chunk: ChunkId = FIRST, *, name: str = "0-w0", frames: int = 0) -> JournalFile:
-    """A chunk's journal with so many frames."""
+    """A chunk's journal with this many frames."""
     journal = JournalFile.create(root / str(chunk) / f"{name}.journal")
     for ordinal in range(frames):
         journal.append(answered(ordinal))
@@ -100,7 +100,7 @@ def test_nothing_is_shipped_behind_the_end(tmp_path: Path, store: Store) -> None
 
 
 def test_a_damaged_segment_costs_what_it_held(tmp_path: Path, store: Store) -> None:
-    """Cut off, something else, gone: the others are read."""
+    """Cut off, replaced or missing: the others are read."""
     journal = begun(tmp_path)
     shipper = ShippedJournal(store, FIRST, journal)
     for ordinal in range(4):
@@ -148,7 +148,7 @@ def test_what_an_older_version_left_is_swept_and_read(tmp_path: Path, store: Sto
 
 
 def test_a_large_journal_is_swept_in_segments(tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """None is much larger than SEGMENT_BYTES."""
+    """No segment is much larger than SEGMENT_BYTES."""
     monkeypatch.setattr(stillhouse.gen.journal.shipping, "SEGMENT_BYTES", 150)  # three frames
     begun(tmp_path, frames=10).close()
     journals_at(store, tmp_path).sweep()
@@ -199,7 +199,7 @@ def test_a_local_dataset_needs_no_shipping(tmp_path: Path) -> None:
 
 
 def test_a_node_s_folder_is_the_dataset_s_own(tmp_path: Path, store: Store) -> None:
-    """The same for every run, another for another dataset."""
+    """The same one for every run, and a different one for each dataset."""
     settings = recipe_of(tmp_path, run={"journal_dir": str(tmp_path / "node")}).run
     folder = journal_root(store, settings)
     assert folder.parent == tmp_path / "node"

@@ -304,7 +304,7 @@ def test_overload_tells_its_wait() -> None:
     ],
 )
 def test_a_server_that_is_loading_says_so(status: int, message: str, loading: bool) -> None:
-    """Whatever its words; one that is overloaded is not loading."""
+    """However it says so; one that is overloaded is not loading."""
     found = trouble(status, {"error": {"message": message}})
     assert isinstance(found, Overload)
     assert found.loading == loading
@@ -376,7 +376,7 @@ def test_what_is_left_is_spread_until_there_is_more(
 
 
 def test_limit_headers_are_told_apart() -> None:
-    """Requests, and Fireworks' tokens in and out; what is older than its own reset says nothing."""
+    """Requests, and Fireworks' tokens in and out; a header older than its own reset doesn't count."""
     names = {"requests": "requests", "tokens-prompt": "input", "tokens-generated": "output"}
     headers = {f"x-ratelimit-remaining-{name}": "50" for name in names}
     headers |= {f"x-ratelimit-reset-{name}": "10s" for name in names}
@@ -487,7 +487,7 @@ def test_a_wait_under_a_longer_name_is_a_wait() -> None:
 
 @pytest.mark.parametrize(("latency_s", "expected"), [(0.2, Overload), (3.0, Ambiguous)])
 def test_a_gateway_that_waited_in_vain_had_sent_the_request_on(latency_s: float, expected: type) -> None:
-    """Then it may be billed, and is a failure of its own; at once it is an overload."""
+    """Then it may be billed, and is a kind of failure of its own; an immediate error is an overload."""
     for status in (408, 504, 524):
         found = trouble_of(Reply(status, {}, b"", latency_s), OPENAI_ERRORS)
         assert type(found) is expected
@@ -532,7 +532,7 @@ SAID = [
 
 @pytest.mark.parametrize(("expected", "status", "message"), SAID, ids=[message[:40] for *_, message in SAID])
 def test_what_a_message_alone_says(expected: type, status: int, message: str) -> None:
-    """Families of words, for gateways rewrite codes; a setting that is wrong is not a prompt that is too long."""
+    """Families of phrases, because gateways rewrite codes; a wrong setting is not a prompt that is too long."""
     assert type(trouble(status, {"error": {"message": message}})) is expected
 
 
@@ -543,7 +543,7 @@ def test_words_of_a_prompt_that_is_echoed_say_nothing() -> None:
 
 
 def test_a_protocol_s_own_words_are_read_as_data() -> None:
-    """Codes in headers without what AWS puts around them, and durations in fields of its own."""
+    """Codes in headers without AWS's additions, and durations in the protocol's own fields."""
     words = COMMON.extended(
         codes={"rate": frozenset({"throttlingexception"})},
         code_headers=("x-amzn-errortype",),

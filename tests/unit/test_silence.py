@@ -8,7 +8,7 @@ from stillhouse.gen.errors import TeacherPaused
 
 
 def given_up_at(*moments: dict[str, int], give_up_after_s: float = 600.0, **fields: Any) -> float | None:
-    """When a teacher is given up that had these totals of troubles at 0, 10, 20 ... s; None: it is not."""
+    """When a teacher with these totals of troubles at 0, 10, 20 ... s is given up; None for never."""
     silence = Silence(give_up_after_s=give_up_after_s)
     for number, troubles in enumerate(moments):
         _, reason = silence.look({"t": Tally(troubles=troubles, said="words", **fields)}, now=10.0 * number)
@@ -31,7 +31,7 @@ def test_a_teacher_that_nobody_reaches_is_given_up_in_time() -> None:
 
 
 def test_one_that_fails_at_every_request_is_given_up_sooner() -> None:
-    """It is there, and broken; but a recipe that waits longer or shorter is followed."""
+    """It is up, but broken; a recipe with a longer or shorter wait is honoured."""
     assert given_up_at(*rising("server_error")) == 90.0
     assert given_up_at(*rising("server_error"), give_up_after_s=20.0) == 20.0
     assert given_up_at(*rising("server_error", 400), give_up_after_s=3600.0) == 540.0

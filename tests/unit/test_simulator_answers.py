@@ -41,7 +41,7 @@ def ask(answers: Answers, message: str, *, serial: int = 0, max_tokens: int | No
     ],
 )
 def test_arithmetic(message: str, value: str | None) -> None:
-    """The last expression of whole numbers counts, with precedence; what has no whole value has none."""
+    """The last expression of whole numbers counts, with precedence; one without a whole value is ignored."""
     assert arithmetic(message) == value
 
 
@@ -72,7 +72,7 @@ def test_a_wrong_answers_file_is_named(tmp_path: Path) -> None:
 
 
 def test_the_right_answer_stands_after_the_hashes(tmp_path: Path) -> None:
-    """From the file of answers, else by arithmetic."""
+    """From the file of answers, or else by arithmetic."""
     path = tmp_path / "answers.jsonl"
     path.write_bytes(orjson.dumps({"prompt": "Who is it?", "answer": "Ada"}))
     answers = Answers(SimulatorSettings(answers=str(path)))
@@ -89,7 +89,7 @@ def test_accuracy_is_the_share_of_right_answers() -> None:
 
 
 def test_answers_differ_by_serial_and_repeat_by_seed() -> None:
-    """No two of 20,000 are alike; the same settings say the same again; another seed does not."""
+    """No two of 20,000 are equal; the same settings repeat them, and another seed does not."""
     settings = SimulatorSettings(output_tokens=(16, 24))
     answers = Answers(settings)
     texts = [ask(answers, "hello", serial=serial).content for serial in range(20_000)]
@@ -99,7 +99,7 @@ def test_answers_differ_by_serial_and_repeat_by_seed() -> None:
 
 
 def test_distinct_bounds_the_answers_of_a_prompt() -> None:
-    """Three to each prompt, and not the same three to another."""
+    """Three for each prompt, and different ones for different prompts."""
     answers = Answers(SimulatorSettings(distinct=3))
     first = {ask(answers, "first", serial=serial).content for serial in range(100)}
     second = {ask(answers, "second", serial=serial).content for serial in range(100)}
@@ -129,7 +129,7 @@ def test_max_tokens_cuts_reasoning_first(reasoning: str | None, max_tokens: int)
 
 
 def test_think_heads_the_content() -> None:
-    """The reasoning text stands in the content where there is no field for it."""
+    """The reasoning is part of the content if there is no field for it."""
     answer = ask(Answers(SimulatorSettings(reasoning="think")), "2 + 2")
     assert re.match(r"<think>\n.+\n</think>\n\n.+\n#### 4\Z", answer.content, re.DOTALL)
     assert answer.reasoning is None
@@ -155,7 +155,7 @@ def test_settings_survive_json_and_refuse_nonsense() -> None:
 
 
 def test_a_file_of_answers_that_never_ends_is_refused(tmp_path: Path) -> None:
-    """A pipe, a device and an impossible path: none is waited for, and none is a traceback."""
+    """A pipe, a device and an impossible path: none is waited for, and none gives a traceback."""
     os.mkfifo(tmp_path / "pipe")
     for path in (str(tmp_path / "pipe"), "/dev/zero", str(tmp_path), "a\0b", "~nobody-of-that-name/x"):
         assert carried(path) == path

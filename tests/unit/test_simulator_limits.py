@@ -94,7 +94,7 @@ def test_in_flight_is_a_hard_bound() -> None:
 
 
 def test_limits_may_be_kept_to_itself() -> None:
-    """As providers do that tell nobody."""
+    """As some providers do."""
     limits = Limits(SimulatorLimits(requests_per_minute=60, headers=False), slot_s=1.0, now_s=0.0)
     assert limits.levels(0.0) == []
 
@@ -122,7 +122,7 @@ def test_go_duration(seconds: float, text: str) -> None:
 
 
 def test_latency_is_lognormal() -> None:
-    """The median is the one set, and the spread moves the tail; without spread there is none."""
+    """The median is the one set, and the spread moves the tail; without a spread all are equal."""
     drawn = [lognormal(draw(0, serial, stream=0)[1], median=2.0, sigma=0.5) for serial in range(4000)]
     assert median(drawn) == pytest.approx(2.0, rel=0.05)
     assert sorted(drawn)[3800] == pytest.approx(2.0 * 2.276, rel=0.1)
@@ -131,7 +131,7 @@ def test_latency_is_lognormal() -> None:
 
 
 def test_faults_share_the_requests() -> None:
-    """Each by its share; the rest meets none."""
+    """Each fault gets its share; the other requests are served."""
     faults = (StatusFault(share=0.2), HangFault(share=0.1))
     found = [pick(faults, chance=unit(draw(3, serial, stream=0)[0]), uptime_s=0, number=0) for serial in range(5000)]
     assert found.count(faults[0]) == pytest.approx(1000, abs=120)

@@ -1,4 +1,4 @@
-"""The simulator in a process of its own, on the loop that it has there."""
+"""The simulator in a separate process, on the event loop that it has there."""
 
 import os
 import signal

@@ -256,7 +256,7 @@ async def test_trickle_faults_defeat_read_timeouts() -> None:
 
 
 async def test_equal_seeds_give_equal_fates(tmp_path: Path) -> None:
-    """Faults and answers by serial are the same twice, and others under another seed."""
+    """Faults and answers by serial number are the same both times, and differ under another seed."""
 
     async def fates(seed: int) -> list[tuple[Any, ...]]:
         log = tmp_path / f"{seed}-{time.monotonic_ns()}.jsonl"
@@ -318,7 +318,7 @@ async def test_the_counters_tell_when_requests_came_and_ended() -> None:
 
 
 async def test_every_request_has_its_line(tmp_path: Path) -> None:
-    """With key, tokens, status and the hashes of what was said; serials continue from the first."""
+    """With key, tokens, status and the texts' hashes; serial numbers continue from the first process."""
     log = tmp_path / "log.jsonl"
     async with client(log=str(log), first_serial=100) as http:
         answers = [
@@ -357,7 +357,7 @@ async def test_a_client_that_left_was_not_delivered(tmp_path: Path) -> None:
 
 
 async def until(http: httpx.AsyncClient, *, in_flight: int) -> None:
-    """Wait until the simulator counts so many."""
+    """Wait until the simulator counts this many."""
     async with asyncio.timeout(60):
         while (await stats(http))["in_flight"] != in_flight:
             pass
@@ -378,7 +378,7 @@ async def test_a_stream_is_spread_over_the_latency() -> None:
 
 
 async def test_a_gateway_cuts_silence_and_lets_streams_pass() -> None:
-    """At its time-out, with its status; the provider bills the answer all the same."""
+    """After its timeout, with its status; the provider still bills the answer."""
     fault = {"kind": "silence", "after_s": 0.1}
     async with client(latency_s=0.4, faults=[fault]) as http:
         cut = await http.post("chat/completions", json=HELLO)

@@ -1,4 +1,4 @@
-"""Slots of a node: no more children than slots over all pools, and none of the pools waits forever."""
+"""A node's slots: no more children than slots over all pools, and no pool waits forever."""
 
 import asyncio
 import os
@@ -22,7 +22,7 @@ def children() -> int:
 
 
 def test_a_slot_is_for_one_at_a_time(tmp_path: Path) -> None:
-    """It is free again once released; who waits is seen by those who have one."""
+    """It is free again once released; pools that have one see who is waiting."""
     mine, theirs = Slots(tmp_path, count=2), Slots(tmp_path, count=2)
     taken = [mine.take(), theirs.take()]
     assert None not in taken
@@ -39,7 +39,7 @@ def test_a_slot_is_for_one_at_a_time(tmp_path: Path) -> None:
 
 
 async def test_pools_share_the_slots_of_their_node(tmp_path: Path) -> None:
-    """Two pools with one slot: who idles gives it up to the other, again and again."""
+    """Two pools with one slot: the idle one gives it up to the other, again and again."""
     async with CheckPool(LENGTH, size=2, slots=Slots(tmp_path, count=1)) as first:
         second = CheckPool(LENGTH, size=2, slots=Slots(tmp_path, count=1))
         async with asyncio.timeout(30), second:
@@ -52,7 +52,7 @@ async def test_pools_share_the_slots_of_their_node(tmp_path: Path) -> None:
 
 
 def test_a_folder_of_somebody_elses_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nor one that others can write to; there are as many slots as are taken then."""
+    """Nor is one that others can write to; the number of slots is then unlimited."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     folder = tmp_path / f"stillhouse-{os.getuid()}"
     elsewhere = tmp_path / "elsewhere"

@@ -1,4 +1,4 @@
-"""Which files are the source's, and what is said of those that can't be read."""
+"""Which files belong to the source, and the messages about those that can't be read."""
 
 import gzip
 from pathlib import Path
@@ -112,7 +112,7 @@ def test_the_wrong_extension_is_a_source_error_with_the_name(tmp_path: Path, nam
 
 @pytest.mark.parametrize("kept", [0.3, 0.7, 0.99])
 def test_a_parquet_file_cut_off_is_a_source_error(tmp_path: Path, kept: float) -> None:
-    """The footer stands at its end."""
+    """The footer is at its end."""
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"q": [str(i) for i in range(10_000)]}), path)
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * kept)])
@@ -181,7 +181,7 @@ def test_kept_columns_have_the_files_types_or_the_declared_ones(tmp_path: Path) 
 
 
 def test_what_a_folder_passes_over_is_named(tmp_path: Path) -> None:
-    """Files of other kinds, and those that often lie beside prompts; hidden names are nobody's business."""
+    """Files of other kinds, even those that often lie next to prompts; hidden ones are not mentioned."""
     fill(tmp_path, "a.jsonl", "README.md", "dataset_info.json", "b.tsv", ".c.txt", "_d.txt")
     found = survey(source(tmp_path))
     assert [file.url for file in found.files] == [f"{tmp_path}/a.jsonl"]
@@ -193,7 +193,7 @@ def test_what_a_folder_passes_over_is_named(tmp_path: Path) -> None:
 
 
 def test_json_and_tsv_count_where_they_are_meant(tmp_path: Path) -> None:
-    """By a glob that ends so, by name, or as all that is there."""
+    """When a glob ends in their suffix, when they are named, or when there is nothing else."""
     fill(tmp_path, "x/a.json", "x/b.tsv", "y/a.json", "y/a.jsonl")
     assert names(tmp_path, "x") == ["x/a.json", "x/b.tsv"]
     assert names(tmp_path, "y/*") == ["y/a.jsonl"]

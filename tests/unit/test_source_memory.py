@@ -1,4 +1,4 @@
-"""Memory is bounded whatever a file holds: each case reads in a process of its own and reports its peak."""
+"""Memory is bounded whatever a file holds: each case reads in a separate process and reports its peak."""
 
 import gzip
 import subprocess

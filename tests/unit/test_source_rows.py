@@ -1,4 +1,4 @@
-"""What a file holds comes back exactly, from any row on, and what is not a row is said with its line."""
+"""What a file holds comes back exactly, from any row on, and anything that is not a row is reported with its line."""
 
 import csv
 import datetime
@@ -60,7 +60,7 @@ def zstd(data: bytes) -> bytes:
 
 
 def as_jsonl(rows: Texts) -> bytes:
-    """Unicode as it is, a line end of either kind, a blank line here and there, none at the end."""
+    """Raw Unicode, line ends of both kinds, a few blank lines, and no line end after the last row."""
     lines = [json.dumps(row, ensure_ascii=False) + ("\r\n", "\n", "\n \n")[i % 3] for i, row in enumerate(rows)]
     return "".join(lines).rstrip("\r\n ").encode()
 
@@ -127,7 +127,7 @@ def test_any_text_comes_back_and_any_position_gives_the_tail(name: str, rows: Te
     | st.lists(st.sampled_from([b'"', b",", b"\n", b"\r", b"a", b"{", b'{"q": 1}\n'])).map(b"".join)
 )
 def test_any_bytes_are_rows_or_bad_rows(content: bytes) -> None:
-    """No JSONL and no CSV, however broken, stops the run, and continuing from any row gives the tail."""
+    """No JSONL or CSV, however broken, stops the run, and reading from any row on gives the tail."""
     with TemporaryDirectory() as folder:
         for name, head in (("a.jsonl", b"{}\n\n{}\n"), ("a.json", b"[{},\n\n{},"), ("a.csv", b"q,b\n")):
             path = Path(folder) / name
@@ -246,7 +246,7 @@ def test_an_element_over_the_limit_is_bad_and_reading_goes_on_behind_it(tmp_path
 @pytest.mark.parametrize("delimiter", [";", "\t", "|", ","])
 @pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.csv.gz"])
 def test_a_delimiter_is_found_by_the_wanted_columns(tmp_path: Path, delimiter: str, name: str) -> None:
-    """Quoted or not, and whatever else stands in the header; from any row on."""
+    """Quoted or not, whatever else is in the header, and from any row on."""
     lines = [["q", "a b,c;d|e\tf"], ['what, or; "who"?', "x"], ["two\nlines\t|", "y"]]
     text = io.StringIO(newline="")
     csv.writer(text, delimiter=delimiter, quoting=csv.QUOTE_ALL if name == "a.csv" else csv.QUOTE_MINIMAL).writerows(
@@ -260,7 +260,7 @@ def test_a_delimiter_is_found_by_the_wanted_columns(tmp_path: Path, delimiter: s
 
 
 def test_a_stated_delimiter_is_the_only_one(tmp_path: Path) -> None:
-    """A recipe may give any character; a wanted column that is in no header is named with what is there."""
+    """A recipe may give any character; a wanted column that no header has is reported with those that exist."""
     path = tmp_path / "a.csv"
     path.write_text("q~a,b\nhi~1\n")
     source = Source(path=str(path), prompt="q", delimiter="~")
@@ -288,7 +288,7 @@ def test_folders_named_by_value_give_columns(tmp_path: Path) -> None:
 
 
 def test_a_dotted_name_is_a_column_s_or_a_path_into_one(tmp_path: Path) -> None:
-    """A column of that very name comes alone and once, though a struct has such a field too."""
+    """A column of that very name is read once and alone, even if a struct has such a field too."""
     table = pa.table({"m.q": ["flat"], "m.tags": [["a", "b"]], "m": [{"q": "nested", "other": "x"}]})
     pq.write_table(table, tmp_path / "a.parquet")
     with pa.ipc.new_file(tmp_path / "a.arrow", table.schema) as writer:
@@ -345,7 +345,7 @@ def test_a_row_of_just_the_limit_is_read_and_one_byte_more_is_not(tmp_path: Path
 
 
 def test_a_csv_row_over_the_limit_ends_with_its_quotes(tmp_path: Path) -> None:
-    """The lines inside its quotes are not rows of their own; one behind it is."""
+    """Lines inside its quotes are not rows; the one after it is."""
     inside = b"a,b\n" * (MAX_ROW_BYTES // 4 + 10)
     content = b'q,id\n"' + inside + b'end",1\nsmall,2\n'
     assert [line for line, _ in bad(tmp_path / "a.csv", content)] == [2]
@@ -441,7 +441,7 @@ def test_a_time_inside_another_value_does_not_wrap_around_either(tmp_path: Path)
 
 @pytest.mark.parametrize("repeats", [False, True], ids=["all different", "from a dictionary"])
 def test_what_is_held_does_not_grow_with_a_row_group(tmp_path: Path, repeats: bool) -> None:
-    """Of large values, as images are; whether they are written one by one, or as a dictionary that repeats them."""
+    """With large values such as images, whether they are written one by one or as a dictionary that repeats them."""
     path, size = tmp_path / "a.parquet", 2**20
     values = [number.to_bytes(size, "big") for number in range(24 if repeats else 60)]
     numbers = pa.array([number % 24 for number in range(1500)], pa.int32())

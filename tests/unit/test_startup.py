@@ -15,7 +15,7 @@ HEAD = "ray::prompt-queue test 1:PromptQueueActor.__init__() (pid=1, ip=127.0.0.
 
 
 def died(text: str) -> ActorDiedError:
-    """An actor's death at its creation, as Ray words it."""
+    """An actor's death at its creation, as Ray reports it."""
     cause = RayTaskError("PromptQueueActor.__init__", HEAD + text, cause=Exception("any"))  # type: ignore[no-untyped-call]
     return ActorDiedError(cause)
 

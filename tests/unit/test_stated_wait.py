@@ -20,7 +20,7 @@ ODD_SINCE = 40.0
 
 
 def test_a_wait_is_its_prompts_own_once_another_asked_later_is_served() -> None:
-    """Not by the same prompt's, not at another server, and not by a request that was sent before."""
+    """Another request of the same prompt, another server, or a request sent earlier does not show it."""
     assert Asked("other", "server", 10.1).shows_own(REFUSED)
     assert not Asked("p", "server", 10.1).shows_own(REFUSED)
     assert not Asked("other", "elsewhere", 10.1).shows_own(REFUSED)
@@ -149,7 +149,7 @@ def test_a_lease_asked_for_before_lifts_nothing() -> None:
 
 
 def test_a_short_wait_is_honoured_whole() -> None:
-    """As is one of a refusal that states none."""
+    """So is the wait after a refusal that states none."""
     _, a, _ = two_workers()
     a.refused("p", 0.9 * MIN_OWN_S)
     a.served("other")

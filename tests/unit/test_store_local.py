@@ -100,7 +100,7 @@ def test_of_four_racing_processes_one_creates_each_key(store: Store) -> None:
 
 
 def test_puts_survive_deletes_that_empty_their_folder(store: Store) -> None:
-    """A delete takes an empty folder away; a put beside it makes it again."""
+    """A delete removes an empty folder; a put at the same time creates it again."""
 
     def churn(number: int) -> None:
         for _ in range(100):
@@ -114,7 +114,7 @@ def test_puts_survive_deletes_that_empty_their_folder(store: Store) -> None:
 
 
 def test_put_replaces(store: Store) -> None:
-    """The last put stands, and a reader that had opened the key reads on in what it opened."""
+    """The last put counts, and a reader that had opened the key keeps reading the old content."""
     store.put("README.md", b"old")
     with store.open("README.md") as reader:
         store.put("README.md", b"new")
@@ -123,7 +123,7 @@ def test_put_replaces(store: Store) -> None:
 
 
 def test_swap_compares_the_etag(store: Store) -> None:
-    """Created when absent, changed by who knows the etag, refused to everyone else."""
+    """Created if absent, changed by a caller that knows the etag, refused to everyone else."""
     first = store.swap("run.json", b"1", etag=None)
     assert first is not None
     assert store.get_with_etag("run.json") == (b"1", first)
@@ -146,7 +146,7 @@ def test_quick_swaps_of_one_size_have_different_etags(store: Store) -> None:
 
 
 def test_of_eight_racing_swaps_one_wins(store: Store) -> None:
-    """All compare with the same etag."""
+    """All of them compare with the same etag."""
     start = threading.Barrier(8)
     etag = store.swap("run.json", b"start", etag=None)
 
@@ -160,7 +160,7 @@ def test_of_eight_racing_swaps_one_wins(store: Store) -> None:
 
 
 def test_absent_keys(store: Store) -> None:
-    """What is not there reads as None, deletes as nothing, and opens as FileNotFoundError."""
+    """An absent key reads as None, can be deleted without effect, and opening it raises FileNotFoundError."""
     store.put("a/b", b"")
     for key in ("x", "a", "a/b/c"):
         assert store.get(key) is None
@@ -195,7 +195,7 @@ def test_a_missing_folder_lists_as_empty(store: Store) -> None:
 
 
 def test_a_symlinked_root_is_resolved(tmp_path: Path) -> None:
-    """One dataset has one url, however it was reached."""
+    """One dataset has one URL, whatever path leads to it."""
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")
     assert open_store(f"{tmp_path}/link/").url == str(tmp_path / "real")
@@ -228,7 +228,7 @@ def test_a_key_never_leaves_the_root(store: Store, key: str) -> None:
 
 
 def test_a_file_where_a_folder_should_be(tmp_path: Path) -> None:
-    """As the root, or on the way to a key."""
+    """As the root, or as part of a key's path."""
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(StoreRefused, match="got a file"):
         open_store(str(tmp_path / "file"))
@@ -304,7 +304,7 @@ def test_a_limit_on_file_sizes_is_told(tmp_path: Path) -> None:
     ],
 )
 def test_malformed_urls_are_refused(url: str, word: str) -> None:
-    """In clear words, and without repeating what may be a credential."""
+    """With a clear message that doesn't repeat a possible credential."""
     with pytest.raises(StoreRefused, match=word) as refused:
         open_store(url)
     assert "canary" not in str(refused.value)
@@ -341,13 +341,13 @@ def test_split_url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def mounted(*arguments: str) -> bool:
-    """Whether mounting worked; only root may."""
+    """True if mounting worked; only root may do it."""
     return os.geteuid() == 0 and subprocess.run(["mount", *arguments], capture_output=True, check=False).returncode == 0
 
 
 @contextmanager
 def tmpfs(folder: Path, options: str) -> Iterator[Path]:
-    """A small disk of its own, or a skipped test."""
+    """A small disk of its own; skips the test if it can't be made."""
     folder.mkdir()
     if not mounted("-t", "tmpfs", "-o", options, "tmpfs", str(folder)):
         pytest.skip("needs root and the right to mount")

@@ -1,4 +1,4 @@
-"""What stands between, or behind, the events of a stream loses none of a finished answer, and finishes none."""
+"""Bytes between, or after, a stream's events lose nothing of a finished answer, and finish none."""
 
 import json
 from typing import Any
@@ -87,7 +87,7 @@ def read(api: str, body: bytes, **fields: Any) -> Outcome:
 @protocols
 @pytest.mark.parametrize("noise", NOISE.values(), ids=NOISE)
 def test_lines_that_say_nothing_are_skipped(api: str, noise: bytes) -> None:
-    """Wherever they stand; in a stream that is cut they finish nothing."""
+    """Wherever they are; they don't finish a stream that is cut."""
     plain, found = read(api, b"".join(lines(api))), read(api, noise.join([b"", *lines(api), b""]))
     assert isinstance(plain, Completion)
     assert plain.text == "Four."

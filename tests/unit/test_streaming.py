@@ -46,7 +46,7 @@ def request(api: str, *, stream: bool, **fields: Any) -> HttpRequest:
     ],
 )
 def test_a_field_asks_for_a_stream(api: str, fields: dict[str, Any], added: dict[str, Any]) -> None:
-    """All else is as it is without, headers and URL included."""
+    """Everything else is the same as without it, headers and URL included."""
     whole, streamed = (request(api, stream=stream, **fields) for stream in (False, True))
     assert json.loads(streamed.body) == json.loads(whole.body) | added
     assert (streamed.url, streamed.headers) == (whole.url, whole.headers)

@@ -35,14 +35,14 @@ MESSAGES = (("user", "x" * 400),)
 
 
 class Wire:
-    """A transport that answers as it is told and remembers what it was sent."""
+    """A transport with scripted replies that remembers what it was sent."""
 
     def __init__(self, answer: Reply | Exception | None = None) -> None:
         self.answer = answer
         self.sent: list[HttpRequest] = []
 
     def prepare(self, urls: Iterable[str]) -> None:
-        """Nothing stands between."""
+        """No preparation is needed."""
 
     async def send(self, request: HttpRequest, *, timeout_s: float) -> Reply:
         """See `gen.teachers.transport.Transport`."""
@@ -104,7 +104,7 @@ async def test_turns_are_taken_in_order() -> None:
 
 
 async def test_a_newcomer_does_not_overtake() -> None:
-    """Who comes when a slot is free but others wait, waits too."""
+    """A request that comes when a slot is free but others wait has to wait too."""
     account = Account(ManualClock(now=100.0))
     account.accept(lease(1))
     await account.reserve(ONE)
@@ -119,7 +119,7 @@ async def test_a_newcomer_does_not_overtake() -> None:
 
 
 async def test_who_goes_first_overtakes() -> None:
-    """All who wait without it, and nobody who waits with it."""
+    """It overtakes all that wait without the flag, and none that wait with it."""
     account = Account(ManualClock(now=100.0))
     order: list[str] = []
 
@@ -140,7 +140,7 @@ async def test_who_goes_first_overtakes() -> None:
 
 
 async def test_a_rate_lets_them_go_in_time() -> None:
-    """Nobody has to renew for it: the account comes back by itself when its share reaches further."""
+    """No renewal is needed: the account wakes up by itself when its share reaches further."""
     account = Account(SYSTEM)
     account.accept(Lease({"requests": 100.0}, 100, 60.0, 0.0))
     async with asyncio.timeout(60), asyncio.TaskGroup() as group:
@@ -170,7 +170,7 @@ async def test_a_wait_is_heard_by_all_and_told_until_it_is_over() -> None:
 
 
 async def test_a_wait_of_nothing_is_a_wait() -> None:
-    """Each refusal that orders none, with no answer since, waits for longer than the last; a burst of them is one."""
+    """Each refusal without a wait, with no answer since, waits longer than the last; a burst of them counts once."""
     account = Account(clock := ManualClock(now=100.0))
     waits = []
     for _ in range(8):
@@ -450,7 +450,7 @@ def test_keys_in_urls_and_base64_are_hidden() -> None:
 
 
 def test_a_key_comes_from_the_environment_or_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """White space around it is none of it."""
+    """White space around it is not part of it."""
     monkeypatch.setenv("T_KEY", " k1\n")
     (tmp_path / "key").write_text("k2\n")
     assert credentials_of(teacher(api_key="env:T_KEY")).key == "k1"
@@ -569,7 +569,7 @@ def test_usage_teaches_the_estimate() -> None:
 
 
 def test_an_answer_without_usage_teaches_nothing() -> None:
-    """The estimate stands, and the price is not known."""
+    """The estimate stays the same, and the price is unknown."""
     asked = client(price={"input": 1, "output": 1})
     silent = Completion("a", "stop", "stop", usage=Usage(None, None, 20))
     assert asked.learn(20, silent) is None
@@ -596,7 +596,7 @@ def test_the_price(price: Any, usage: Usage, usd: float | None) -> None:
 
 
 def samples(assigned: Assigner, count: int) -> list[str]:
-    """The teachers of so many samples."""
+    """The teachers of this many samples."""
     return [assigned(n.to_bytes(16, "big"), n % 4).teacher.name for n in range(count)]
 
 
@@ -623,6 +623,6 @@ def test_a_lone_teacher_is_asked_everything() -> None:
 
 @pytest.mark.parametrize("said", ["sk-0123456789/abcdef", r"sk-0123456789\/abcdef", r"\u0073k-0123456789\u002Fabcdef"])
 def test_a_key_in_an_answer_goes_however_json_writes_it(said: str) -> None:
-    """And all else stays as it came."""
+    """Everything else stays as it came."""
     body = without_keys(rf'{{"a": "\u00e9 {said} \\ é"}}'.encode(), keys=("sk-0123456789/abcdef",))
     assert body == r'{"a": "\u00e9 [key] \\ é"}'.encode()

@@ -72,7 +72,7 @@ def test_an_id_may_be_any_text(own_id: str) -> None:
 
 
 def test_an_id_may_be_an_integer_of_any_size() -> None:
-    """And nothing else."""
+    """Nothing else may."""
     assert made(maker(id="i"), {"q": "a", "i": 2**70}).id == str(2**70)
     assert maker(id="i").make({"q": "a", "i": None}) == "column 'i' is null"
     assert maker(id="i").make({"q": "a"}) == "column 'i' is missing"
@@ -82,7 +82,7 @@ def test_an_id_may_be_an_integer_of_any_size() -> None:
 
 
 def test_the_columns_are_those_that_are_looked_at() -> None:
-    """Jinja's own names are none, and so are the template's."""
+    """Neither Jinja's own names nor the template's count as columns."""
     template = "{% set s = a %}{% for x in range(2) %}{{ x }}{{ s }}{{ b.c }}{% endfor %}"
     assert maker(template, id="i", keep=["k"]).columns == {"q", "i", "k", "a", "b"}
     assert maker(messages="m").columns == {"m"}
@@ -162,7 +162,7 @@ def test_a_conversation_is_asked_as_it_is() -> None:
 
 
 def test_a_conversation_keeps_its_own_system_message() -> None:
-    """The recipe's goes before those that bring none."""
+    """The recipe's is only put before conversations without one."""
     make = maker(messages="m", system="Ours.")
     assert made(make, {"m": [user("a")]}).messages == (("system", "Ours."), ("user", "a"))
     for role in ("system", "developer"):
@@ -301,7 +301,7 @@ def test_any_value_is_a_prompt_or_a_reason(value: object) -> None:
     ],
 )
 def test_a_conversation_is_read_in_the_forms_that_people_have(spoken: object) -> None:
-    """ShareGPT's keys and roles, a struct of lists, and marks for trainers beside role and content."""
+    """ShareGPT's keys and roles, a struct of lists, and trainers' marks next to role and content."""
     make = maker(messages="m")
     assert made(make, {"m": spoken}).messages == (("system", "Be brief."), ("user", "2+2?"))
 
@@ -350,7 +350,7 @@ def test_dropping_leaves_refused_what_asks_nothing() -> None:
 
 
 def test_a_system_message_may_be_a_template() -> None:
-    """Over the row, beside a prompt, a template or a conversation; what comes to nothing is not a message."""
+    """Over the row, with a prompt, a template or a conversation; one that renders to nothing is left out."""
     system = "Answer in {{ lang }}.{% if hint %} {{ hint }}{% endif %}"
     row = {"lang": "French", "hint": None, "q": "2+2?", "m": [user("2+2?")]}
     for make in (
@@ -375,7 +375,7 @@ def test_a_system_text_without_template_syntax_stays_as_it_is() -> None:
 
 
 def test_a_dotted_name_leads_into_structs() -> None:
-    """Unless a column has that very name; what is missing on the way is said."""
+    """Unless a column has that very name; the message names the part that is missing."""
     make = maker(prompt="data.question", id="data.meta.id", keep=["data.meta.level"])
     row: dict[str, Any] = {"data": {"question": "2+2?", "meta": {"id": 7, "level": "easy"}}}
     prompt = made(make, row)

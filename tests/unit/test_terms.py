@@ -84,13 +84,13 @@ def test_declared_terms_stay_and_take_on_known_obligations() -> None:
     ],
 )
 def test_known_prohibitions_are_refused_whatever_is_declared(model: str, url: str) -> None:
-    """Nobody may train on the answers by saying that it is permitted."""
+    """Declaring that it is permitted doesn't let anybody train on the answers."""
     assert "prohibits training on its answers" in refusal(model, url=url)
     assert "prohibits training on its answers" in refusal(model, url=url, terms={"training_use": "permitted"})
 
 
 def test_declared_prohibition_is_refused() -> None:
-    """Also if it is the user who declares it."""
+    """Even if it is the user who declares it."""
     assert "prohibit training on the answers" in refusal("m", terms={"training_use": "prohibited"})
 
 
@@ -145,7 +145,7 @@ def test_simulator_needs_no_terms() -> None:
     ],
 )
 def test_a_platform_serves_a_model_under_its_owner_s_terms(url: str, model: str, license: str) -> None:
-    """The same prohibition as at the owner's own host."""
+    """With the same prohibition as at the owner's own host."""
     assert f"the {license}" in refusal(model, url=url)
 
 

@@ -1,4 +1,4 @@
-"""Thoughts in a text: cut where the text plainly begins with them; else all of it stays, and markup is seen."""
+"""Reasoning in a text: cut where the text plainly begins with it; otherwise all of it stays, and markup is noticed."""
 
 import pytest
 from hypothesis import given
@@ -82,7 +82,7 @@ def test_markup_that_is_left_is_seen(text: str) -> None:
     ],
 )
 def test_a_recipe_says_how_a_teacher_thinks(dialect: Dialect, text: str, split: Split) -> None:
-    """`none` leaves every text as it is; two tags are looked for as they are."""
+    """`none` leaves every text unchanged; two tags are matched literally."""
     assert split_thoughts(text, dialect) == split
 
 

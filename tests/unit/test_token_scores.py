@@ -58,7 +58,7 @@ def columns(*bodies: Any) -> dict[str, list[Any]]:
 
 
 def test_bytes_stand_in_for_ids() -> None:
-    """As the server gives them; else the UTF-8 of the token's text."""
+    """As the server gives them, or else the UTF-8 of the token's text."""
     whole = token("fo", top_logprobs=[token("fo"), token("f", -2.5)])
     broken = {"token": "\ufffd", "logprob": -0.25, "bytes": [0xE2, 0x82], "top_logprobs": []}
     bare = {"token": "é", "logprob": -1, "top_logprobs": [{"token": "]}]}", "logprob": -9999.0, "bytes": None}]}
@@ -94,7 +94,7 @@ def test_ids_need_no_bytes(content: list[Any]) -> None:
 
 
 def test_ids_beside_the_answer_are_those_of_its_tokens() -> None:
-    """Its alternatives have none; without alternatives there is nothing to name."""
+    """Its alternatives have no ids; without alternatives there is nothing to identify."""
     found = columns(chat([token("a", top_logprobs=[token("b")])], token_ids=[5]), chat([token("a")], token_ids=[5]))
     assert (found["token_ids"], found["tokens"]) == ([[5], [5]], [None, None])
     assert (found["top_ids"], found["top_tokens"]) == ([None, [[]]], [[[b"b"]], None])

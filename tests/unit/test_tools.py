@@ -37,7 +37,7 @@ def maker(**source: Any) -> PromptMaker:
 
 
 def offering(tools: Any = TOOLS) -> PromptMaker:
-    """The same, where all rows offer these tools."""
+    """The same recipe where all rows offer these tools."""
     return PromptMaker(Source(path="x", messages="m"), Ask.model_validate({"tools": tools}))
 
 
@@ -232,7 +232,7 @@ ASKED = (
 
 
 def body(api: str, model: str = "m") -> Any:
-    """A request with tools, calls and results, in the protocol's own words."""
+    """A request with tools, calls and results, in the protocol's form."""
     given = {"name": "t", "api": api, "base_url": "https://t.example/v1", "model": model, "api_key": "env:K"}
     aws = {"aws": {"region": "us-east-1"}} if api == "bedrock" else {}
     teacher = Teacher.model_validate(given | {"terms": {"training_use": "permitted"}} | aws)
@@ -243,7 +243,7 @@ def body(api: str, model: str = "m") -> Any:
 
 
 def test_openai_chat() -> None:
-    """Tools in its own form; an id that not every provider takes is replaced, in the call and in its result."""
+    """Tools in its own form; an id that some providers refuse is replaced, in the call and in its result."""
     sent = body("openai-chat")
     assert sent["tools"] == [TOOLS[0], {"type": "function", "function": CLOCK}]
     assert sent["messages"][2:5] == [
@@ -261,7 +261,7 @@ def test_openai_chat() -> None:
 
 
 def test_openai_responses() -> None:
-    """Items of their own; not strict."""
+    """Calls and results are separate items; tools are not strict."""
     sent = body("openai-responses")
     assert sent["tools"] == [
         {"type": "function", "strict": False, **WEATHER},
@@ -295,7 +295,7 @@ def test_anthropic() -> None:
 
 
 def test_gemini() -> None:
-    """Results by name, all in one content; from Gemini 3 on calls need a signature, and this stands for it."""
+    """Results by name, all in one content; from Gemini 3 on calls need a signature, and this one stands in for it."""
     sent = body("gemini", "gemini-3.1-pro")
     assert sent["tools"][0]["functionDeclarations"][0] == {
         "name": "weather",

@@ -254,7 +254,7 @@ def corrupt_plan(dataset: Path) -> None:
 
 
 def corrupt_recipe(dataset: Path) -> None:
-    """Write something else into recipe.yaml."""
+    """Overwrite recipe.yaml with something else."""
     (dataset / "_stillhouse" / "recipe.yaml").write_text("{[")
 
 
@@ -316,7 +316,7 @@ DAMAGE: list[tuple[Callable[[Path], None], set[str]]] = [
 
 @pytest.mark.parametrize(("damage", "expected"), DAMAGE, ids=[damage.__name__ for damage, _ in DAMAGE])
 def test_damage_is_found_by_its_kind(dataset: Path, damage: Callable[[Path], None], expected: set[str]) -> None:
-    """Each way to damage a dataset is found, as what it is, and verify itself changes nothing."""
+    """Each kind of damage is found and named, and verify itself changes nothing."""
     damage(dataset)
     before = tree(dataset)
     report = check(dataset)
@@ -370,7 +370,7 @@ def test_repair_removes_nothing_where_the_fault_may_lie_elsewhere(
 
 
 async def test_a_repair_has_failures_asked_again(tmp_path: Path) -> None:
-    """Nothing of them is in raw/; the answers that are there are kept."""
+    """None of them is in raw/; existing answers are kept."""
     async with teacher(refusing=0.1) as url:
         recipe = recipe_at(tmp_path, url)
         failed = (await run_in_process(recipe)).failed
@@ -383,7 +383,7 @@ async def test_a_repair_has_failures_asked_again(tmp_path: Path) -> None:
 
 
 def test_a_readable_shard_without_raw_answers_stays(dataset: Path) -> None:
-    """Rows are missing in it, but those it has are nowhere else."""
+    """It lacks rows, but the ones that it has are nowhere else."""
     drop_rows(dataset)
     side(dataset, "raw", 3).unlink()
     assert not check(dataset, repair=True).ok
@@ -454,7 +454,7 @@ def scratch(dataset: Path) -> Path:
 
 @pytest.mark.parametrize("leave", [leftover_journal, orphan, scratch], ids=lambda leave: leave.__name__)
 def test_what_a_crash_leaves_is_no_damage_and_is_swept(dataset: Path, leave: Callable[[Path], Path]) -> None:
-    """It is reported, the dataset is sound all the same, and `--repair` removes it and nothing else."""
+    """It is reported but the dataset is sound, and `--repair` removes it and nothing else."""
     before = tree(dataset)
     left = leave(dataset)
     report = check(dataset)
@@ -480,7 +480,7 @@ def test_side_files_of_an_unsealed_chunk_stay(dataset: Path) -> None:
 
 
 async def test_an_unfinished_dataset_is_sound(tmp_path: Path) -> None:
-    """A pilot is whole in itself; chunks not sealed are said, not blamed."""
+    """A pilot is complete in itself; chunks that are not sealed are mentioned, but are no fault."""
     async with teacher() as url:
         recipe = recipe_at(tmp_path, url)
         await run_in_process(recipe, limit=10)
@@ -507,7 +507,7 @@ def test_no_dataset_is_refused(tmp_path: Path) -> None:
 
 
 async def test_a_dataset_on_s3_is_repaired_alike(tmp_path: Path, s3: S3Server) -> None:
-    """Found, rebuilt from raw/ by way of a shipped journal, and sound again."""
+    """Found, rebuilt from raw/ through a shipped journal, and sound again."""
     async with teacher() as url:
         recipe = recipe_at(tmp_path, url, path=f"s3://{s3.bucket}/out", endpoint_url=s3.endpoint_url)
         recipe = recipe.model_copy(update={"run": recipe.run.model_copy(update={"journal_dir": str(tmp_path / "j")})})

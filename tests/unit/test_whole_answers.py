@@ -141,7 +141,7 @@ class _Wire:
         self._reply = reply
 
     def prepare(self, urls: Iterable[str]) -> None:
-        """Nothing stands between."""
+        """No preparation is needed."""
 
     async def send(self, request: HttpRequest, *, timeout_s: float) -> Reply:
         """See `gen.teachers.transport.Transport`."""
@@ -203,7 +203,7 @@ _TROUBLES = Trouble.__args__
 def test_no_finished_dataset_without_a_record_is_a_success(
     records: int, rejected: int, failed: int, state: str
 ) -> None:
-    """Whatever it was rejected or failed for; an empty source is none of this."""
+    """Whatever the reasons for rejecting or failing; an empty source is another case."""
     summary = Summary(state=state, dataset="d", records=records, rejected=rejected, failed=failed)
     useless = state == "done" and not records and rejected + failed > 0
     assert (summary.why_useless() is not None) == useless

@@ -72,7 +72,7 @@ class OnlineLane(Generic[DocketT]):
         """Args:
         client: the teacher's.
         tasks: the worker's.
-        listener: hears when an attempt ends.
+        listener: notified when an attempt ends.
         gate: shared by all lanes of the worker.
         counters: the worker's.
         clock: the worker's.

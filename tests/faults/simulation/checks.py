@@ -1,4 +1,4 @@
-"""What is stored at last, compared with what really happened."""
+"""Compares what is stored at the end with what really happened."""
 
 import itertools
 import re
@@ -76,7 +76,9 @@ def _sample_of(row: dict[str, Any]) -> Sample | None:
 def _check_samples(
     rows: dict[str, list[dict[str, Any]]], wanted: set[Sample], *, accept: bool
 ) -> dict[Sample, dict[str, Any]]:
-    """Every sample is a record or rejected once, or else failed, or not needed; the rows of the former."""
+    """Check that every sample is once a record or rejected, or else failed or not needed; returns the rows of the
+    former.
+    """
     settled: dict[Sample, dict[str, Any]] = {}
     for row in [*rows["data"], *rows["rejected"]]:
         sample = _sample_of(row)
@@ -134,7 +136,7 @@ def _is_accepted(row: dict[str, Any], *, selects: bool) -> bool:
 
 
 def _check_selected(services: Services, rows: dict[str, list[dict[str, Any]]]) -> None:
-    """Records of a series agree where it was voted on; of the best there is no more than one."""
+    """Check that the records of a series agree if it was voted on, and that only one best answer is kept."""
     select = services.recipe.select
     if select is None:
         return
@@ -151,7 +153,7 @@ def _check_selected(services: Services, rows: dict[str, list[dict[str, Any]]]) -
 def _check_fewest(
     history: History, series: Sample, mine: dict[int, dict[str, Any]], accepted: list[int], *, accept: int
 ) -> None:
-    """The samples asked are the first ones, and the last of them was still needed."""
+    """Check that the samples asked are the first ones, and that the last of them was still needed."""
     if sorted(mine) != list(range(len(mine))):
         raise Broken(f"{series}: the samples {sorted(mine)} were asked")
     chunks = {_CHUNK.search(row["_key"])[0] for row in mine.values()}  # type: ignore[index] # every file is of a chunk

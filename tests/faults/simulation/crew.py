@@ -60,7 +60,7 @@ class Line:
         return result
 
     async def _worked(self, actor: "Actor", do: Callable[[Any], Coroutine[Any, Any, Any]]) -> Any:
-        """What the actor comes to, in its own process, which may die meanwhile."""
+        """The actor's result, computed in its own process, which may die meanwhile."""
         work = asyncio.get_running_loop().create_task(do(actor.value), context=actor.process.context)
         done, _ = await asyncio.wait([work], timeout=CALL_TIMEOUT_S)
         if not done or work.cancelled() or isinstance(work.exception(), Killed):
@@ -173,7 +173,7 @@ class Crew:
 
     @property
     def has_work(self) -> bool:
-        """Whether any generation is open."""
+        """True if any generation is open."""
         return bool(self._opened)
 
     async def work(self) -> None:

@@ -1,7 +1,7 @@
 """What really happened: which requests were sent, which answers were kept, and where. It knows what each worker knew.
 
-The promises are judged here while they can be broken: an answer that a worker kept is never asked for again by whoever
-could know of it, and what is lost is younger than a journal may wait to be shipped.
+The promises are judged here while they can be broken: an answer that a worker kept is never asked for again by a worker
+that could know of it, and what is lost is younger than a journal may wait to be shipped.
 """
 
 import re
@@ -83,22 +83,22 @@ class History:
         self._unshipped = defaultdict(lambda: defaultdict(dict))
         """When answers were kept that are in no segment."""
         self.ships = ships
-        """Whether journals go to a store."""
+        """True if journals go to a store."""
         self.budget: Budget | None = None
         """That of the latest run; it is only ever raised."""
         self.billed_usd = 0.0
         """By the teacher's count; requests whose answers are lost at their dearest."""
         self.lost_disks: list[tuple[Node, float]] = []
         self.store_trouble = False
-        """Whether the store was ever slow or away: journals may then wait."""
+        """True if the store was ever slow or away: journals may then wait."""
         self.disk_full = False
-        """Whether a journal's disk was ever full: answers that could not be kept may be billed."""
+        """True if a journal's disk was ever full: answers that could not be kept may be billed."""
         self.upheaval = False
-        """Whether a queue or a driver ever died: for a while two workers may have one chunk."""
+        """True if a queue or a driver ever died: for a while two workers may have one chunk."""
         self.limiter_died = False
         self.message_lost = False
         self.store_lost = False
-        """Whether some ever lost the store that others reached: what they could not ship, others can't know."""
+        """True if some ever lost the store that others reached: what they could not ship, others can't know."""
         self.broken: list[Broken] = []
         """Promises broken where a worker met it, which took it for an error of its own and stopped."""
         self.lost: set[int] = set()
@@ -106,7 +106,9 @@ class History:
 
     @property
     def faithful(self) -> bool:
-        """Whether every attempt is remembered: at most workers died, all on one disk, or nobody and all was shipped."""
+        """True if every attempt is remembered: at most workers died, all on one disk, or nobody did and everything was
+        shipped.
+        """
         everyone = self._processes.all
         nodes = {p.node for p in everyone if p.kind == "worker"}
         disturbed = self.upheaval or self.store_lost or any(p.disturbed for p in everyone)
@@ -119,7 +121,7 @@ class History:
 
     @property
     def undisturbed(self) -> bool:
-        """Whether nothing ever died, stopped or was cut off."""
+        """True if nothing ever died, stopped or was cut off."""
         everyone = self._processes.all
         return not (
             self.upheaval
@@ -230,7 +232,7 @@ class History:
                 raise Broken(f"{request.process.name} sends, and {path.name} has not been shipped for {age_s:.1f} s")
 
     def _judge_repeat(self, earlier: Request, request: Request) -> None:
-        """A sample is asked although its answer was kept: only what nobody could know may be."""
+        """A sample is asked although its answer was kept: only an answer that nobody could know of may be."""
         process = request.process
         what = f"{process.name} asks {request.sample} again, which r{earlier.serial} answered"
         if earlier.serial in self._knows[process]:
@@ -255,7 +257,7 @@ class History:
         self.lost.add(earlier.serial)
 
     def went_unseen(self, request: Request) -> bool:
-        """Whether a later owner of its chunk could not know of a kept answer, as may happen."""
+        """True if a later owner of its chunk legitimately could not know of a kept answer."""
         chunk = request.copies[0].path.parent.name
         for (process, opened), at in self._opened.items():
             if opened == chunk and at >= request.copies[0].at and request.serial not in self._knows[process]:

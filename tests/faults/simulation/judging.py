@@ -27,7 +27,7 @@ class VirtualJudging:
         self._rng = rng
         self._takes_s = takes_s
         self.breaks = False
-        """Whether answers that end in 2 can't be judged."""
+        """True if answers that end in 2 can't be judged."""
 
     async def __aenter__(self) -> Self:
         return self

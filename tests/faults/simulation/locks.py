@@ -1,4 +1,4 @@
-"""Locks and pools of threads that take turns: who waits for a lock lets the others continue."""
+"""Locks and thread pools that take turns: a thread that waits for a lock lets the others continue."""
 
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType

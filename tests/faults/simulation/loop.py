@@ -48,7 +48,7 @@ class Lane:
         self._back.acquire()
 
     def pause(self, loop: "VirtualLoop", seconds: float) -> None:
-        """In its own thread: let the others continue for so long."""
+        """In its own thread: let the others continue for this time."""
         loop.call_later(seconds, self.resume)
         self._back.release()
         self._go.acquire()
@@ -90,7 +90,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """Callbacks run."""
 
     def set_admit(self, admit: Callable[[Handle], bool]) -> None:
-        """Ask another whether a callback may run now."""
+        """Set the function that says if a callback may run now."""
         self._admit = admit
 
     def time(self) -> float:
@@ -98,11 +98,11 @@ class VirtualLoop(asyncio.BaseEventLoop):
         return self._now
 
     def stall(self, seconds: float) -> None:
-        """In a callback: take so long over it, while everything else waits."""
+        """In a callback: take this long, while everything else waits."""
         self._now += seconds
 
     def pause(self, seconds: float) -> None:
-        """In a thread of `run_in_executor`: let the rest of the world continue for so long. Elsewhere: nothing."""
+        """In a thread of `run_in_executor`, let the rest of the world continue for this time; elsewhere do nothing."""
         if (lane := getattr(_HERE, "lane", None)) is not None:
             lane.pause(self, seconds)
 
@@ -137,7 +137,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def call_at(  # type: ignore[override] # typed more loosely
         self, when: float, callback: Callable[..., Any], *args: Any, context: Any = None
     ) -> TimerHandle:
-        """As asyncio's; timers of the same moment fire in the order in which they were made."""
+        """Like asyncio's; timers of the same moment fire in the order in which they were made."""
         timer = TimerHandle(when, callback, args, self, context)
         self._count += 1
         heapq.heappush(self._timers, (when, self._count, timer))
@@ -154,7 +154,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         pass  # all threads are ours and take turns
 
     def _run_once(self) -> None:
-        """One callback; time moves only when none is ready."""
+        """Run one callback; time moves only when none is ready."""
         ready: deque[Handle] = self._ready  # type: ignore[attr-defined]
         timers = self._timers
         if not ready:

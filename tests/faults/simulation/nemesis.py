@@ -50,10 +50,10 @@ class Nemesis:
             self._strike(process)
 
     def point(self, place: str) -> None:
-        """The process that runs is at such a place.
+        """The running process has reached a point of this kind.
 
         Raises:
-            Killed: it is there no more.
+            Killed: it was killed there.
         """
         process = check_alive()
         if process is not None and self._comes(place):
@@ -61,7 +61,7 @@ class Nemesis:
             check_alive()
 
     def torn(self) -> float | None:
-        """For the journal: how much of a frame is written before its process dies, or None."""
+        """For the journal: how much of a frame is written before its process dies; None if it lives."""
         tears, self._tears = self._tears, False
         if not tears:
             return None
@@ -108,7 +108,7 @@ class Nemesis:
                 rng.choice(self.nodes).full_until = self.loop.time() + rng.choice((0.5, 5.0, 40.0))
 
     def _part(self, node: Node) -> None:
-        """A node, or the driver with it, loses some of queue, limiter and store, and none of the others."""
+        """Cut a node, perhaps with the driver, off from some of queue, limiter and store, but not from the others."""
         rng = self._rng
         lost = rng.sample(("queue", "limiter", "store"), rng.randint(1, 2))
         until = self.loop.time() + rng.choice((3.0, 12.0, 40.0, 90.0))
@@ -128,7 +128,7 @@ class Nemesis:
         self.processes.kill(process)
 
     def _lose(self, node: Node) -> None:
-        """A machine with its disk; another takes its place."""
+        """Lose a machine with its disk; another one takes its place."""
         if not node.can_be_lost:
             return
         for process in self.processes.all:

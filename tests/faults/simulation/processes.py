@@ -1,6 +1,6 @@
 """The processes of a simulated cluster: what runs in one's context dies with it, at once, wherever it is.
 
-A killed process has no effect any more: each of its writes and messages raises `Killed`, its tasks are cancelled, and
+A killed process has no more effect: each of its writes and messages raises `Killed`, its tasks are cancelled, and
 its files are closed, which gives up their locks. A stopped one keeps everything and does nothing.
 """
 
@@ -70,9 +70,9 @@ class Process:
     leases: int = 0
     """How often it asked the queue for a chunk."""
     disturbed: bool = False
-    """Whether it was ever stopped or cut off."""
+    """True if it was ever stopped or cut off."""
     retired: bool = False
-    """Whether it ended as it should."""
+    """True if it ended as it should."""
     tasks: dict["asyncio.Task[Any]", None] = field(default_factory=dict)
     """Those that have not ended, in the order of their start."""
     files: list[Closable] = field(default_factory=list)
@@ -83,12 +83,12 @@ _CURRENT: contextvars.ContextVar[Process | None] = contextvars.ContextVar("proce
 
 
 def current() -> Process | None:
-    """The process whose code runs; None: the world outside."""
+    """The process whose code is running; None for the outside world."""
     return _CURRENT.get()
 
 
 def check_alive() -> Process | None:
-    """The same, which is not dead.
+    """The process whose code is running; it must not be dead.
 
     Raises:
         Killed: it is.
@@ -133,7 +133,7 @@ class Processes:
         return task
 
     def admit(self, handle: asyncio.Handle) -> bool:
-        """Whether a callback may run now; one of a stopped process runs when that continues."""
+        """True if a callback may run now; a stopped process's callbacks run once it continues."""
         process: Process | None = context_of(handle).get(_CURRENT)
         if process is None or process.dead_at is not None:
             return True
@@ -155,12 +155,12 @@ class Processes:
         self._release(process)
 
     def retire(self, process: Process) -> None:
-        """It has ended as it should, or its run has."""
+        """The process ended as it should, or its run did."""
         process.retired = process.retired or process.dead_at is None
         self.kill(process)
 
     def stop(self, process: Process, seconds: float) -> None:
-        """SIGSTOP, and SIGCONT so much later."""
+        """SIGSTOP, and SIGCONT after this time."""
         process.stopped_at, process.disturbed = self.loop.time(), True
         process.stopped_until = max(process.stopped_until, self.loop.time() + seconds)
         outside = contextvars.Context()

@@ -1,6 +1,6 @@
-"""A provider's batches on the virtual wire: created, listed late, looked at and collected by whoever asks.
+"""A provider's batches on the virtual wire: created, listed late, looked at and collected by anyone who asks.
 
-What becomes of a request is drawn when its batch is created; until then nothing of it exists. No request may be in a
+A request's outcome is drawn when its batch is created; it does not exist before that. No request may be in a
 second batch while the first one can still answer it.
 """
 
@@ -32,14 +32,14 @@ class _Batch:
     name: str
     intent: str
     rows: Sequence[tuple[str, Request]]
-    """(the request's id in the batch, what becomes of it)."""
+    """(the request's id in the batch, its outcome)."""
     created_at: float
     ends_at: float
     listed_at: float
     is_forgotten: bool
-    """Whether the provider does not know it any more when it is first looked at."""
+    """True if the provider no longer knows it when it is first looked at."""
     is_known: bool = False
-    """True once somebody has been told that it ended, or that there is none."""
+    """True once a reply has said that it ended, or that it does not exist."""
 
 
 class Provider:

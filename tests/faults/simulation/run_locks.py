@@ -24,7 +24,7 @@ class HeldLock:
 
     @asynccontextmanager
     async def followed_by(self, crew: Crew) -> AsyncIterator[None]:
-        """The crew hears of every renewal, and of the loss."""
+        """Inform the crew of every renewal, and of the loss."""
         self._crew = crew
         if self._lock is not None:
             await crew.hold(self._lock.good_for_s)

@@ -68,13 +68,13 @@ class Services:
         return self.recipe.model_copy(update={"run": run})
 
     def loses_message(self) -> bool:
-        """Whether the next message gets lost."""
+        """True if the next message gets lost."""
         lost = self.rng.random() < self.loss_share
         self.history.message_lost |= lost
         return lost
 
     def in_thread(self, work: Callable[[], None]) -> None:
-        """Do it beside the rest; its process may die of it."""
+        """Run it concurrently; its process may die of it."""
 
         def do() -> None:
             try:

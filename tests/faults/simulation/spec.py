@@ -42,14 +42,14 @@ class Spec:
     slow_share: float
     loss_share: float
     shuffles: bool
-    """Whether what is ready runs in any order."""
+    """True if what is ready runs in any order."""
     retries: bool
-    """Whether the Failures are asked again."""
+    """True if the Failures are asked again."""
     pilot: int | None = None
-    """The first so many rows are begun alone, by a run whose driver is killed after `pilot_s`."""
+    """This many of the first rows are begun alone, by a run whose driver is killed after `pilot_s`."""
     pilot_s: float = 1.0
     together: bool = False
-    """Whether the later file and the growth come while the first generation is open."""
+    """True if the later file and the growth come while the first generation is open."""
     more_samples: int = 0
     """How many more are wanted then."""
     first_format_share: float = 0.0
@@ -63,22 +63,22 @@ class Spec:
     more_accept: int = 0
     """How many more are wanted when `more_samples` are."""
     checks: bool = False
-    """Whether a check decides what is accepted, and not the rules alone."""
+    """True if a check decides what is accepted, and not the rules alone."""
     select: str = ""
     """What chooses among accepted answers: `majority`, `best_of`, or nothing."""
     check_s: float = 0.1
     """How long it takes."""
     check_breaks: bool = False
-    """Whether it can't judge some of the answers, before they are asked again."""
+    """True if it can't judge some of the answers, before they are asked again."""
     budget: Mapping[str, float] | None = None
     """Of the first run; it is raised whenever it is used up."""
     weights: Mapping[str, float] = field(default_factory=dict)
     """Of the fates of a request."""
     route: str = "weighted"
     teachers: int = 1
-    """All of one account; see `SEEDS_APART` for how their requests are told apart."""
+    """All of one account; see `SEEDS_APART` for how their requests are distinguished."""
     judge: bool = False
-    """Whether a judge has the last word on what is accepted; it is billed to the teachers' account."""
+    """True if a judge decides what is accepted in the end; it is billed to the teachers' account."""
     outages: tuple[tuple[str, float, float], ...] = ()
     """(a teacher's or the judge's name, from, until) when no connection to it can be made."""
     give_up_after_s: float = 600.0
@@ -91,7 +91,7 @@ class Spec:
     batch_troubles: float = 0.0
     """Share of calls and batches with which something goes wrong."""
     then_online: bool = field(default=False, repr=False)  # left out where worlds are drawn from the text of others
-    """Whether these teachers are asked online what their batches left."""
+    """True if these teachers are asked online what their batches left."""
 
     @classmethod
     def drawn(cls, rng: random.Random) -> "Spec":
@@ -150,18 +150,18 @@ class Spec:
         ).selecting(rng)
 
     def selecting(self, rng: random.Random) -> "Spec":
-        """The same with a selection, where one is drawn that goes with the rest."""
+        """The same world with a selection, if the drawn one goes with the rest."""
         select = rng.choice(("", "majority", "best_of"))
         fits = not self.accept if select == "majority" else self.checks
         return replace(self, select=select if fits else "").judging(rng)
 
     def judging(self, rng: random.Random) -> "Spec":
-        """The same with a judge, where one is drawn; the first format has none."""
+        """The same world with a judge, if one is drawn; datasets of the first format have none."""
         judged = replace(self, judge=True, first_format_share=0.0) if rng.random() < 0.4 else self
         return judged.with_hours_away(rng)
 
     def with_hours_away(self, rng: random.Random) -> "Spec":
-        """The same with a while, now and then an hour, without the judge or a teacher that has no substitute."""
+        """The same world with a judge, or a teacher without a substitute, away for a while or sometimes an hour."""
         names = [JUDGE] * self.judge + ["t0"] * (self.route != "fallback")
         if not names or rng.random() < 0.8:  # such a world takes four times as long
             return self.batching()
@@ -170,7 +170,7 @@ class Spec:
         return replace(self, outages=(*self.outages, away)).batching()
 
     def batching(self) -> "Spec":
-        """The same with teachers that are asked in batches, in some worlds; all others stay as they were."""
+        """The same world where teachers are asked in batches, if that is drawn; all others stay as they were."""
         rng = random.Random(repr(self))
         if self.route == "fallback" or rng.random() < 0.8:  # such a world takes four times as long
             return self
@@ -256,7 +256,7 @@ class Spec:
         return {self.select: {"answer": "exact"} if self.select == "majority" else {"by": "regex.score"}}
 
     def write_source(self, rng: random.Random, root: Path, *, name: str, start: int, count: int) -> set[str]:
-        """A file of so many rows, duplicates and bad ones among them; the prompts in it."""
+        """Write a file of this many rows, including duplicates and bad ones; returns the prompts in it."""
         lines: list[str] = []
         texts: list[str] = []
         for number in range(start, start + count):

@@ -39,7 +39,7 @@ class _Object:
 
 @dataclass(slots=True)
 class Weather:
-    """How the store is now."""
+    """The present state of the store."""
 
     fault_share: float = 0.0
     """Operations that fail."""
@@ -49,7 +49,7 @@ class Weather:
 
 
 class Wire:
-    """What stands between a process and the store."""
+    """The connection between a process and the store."""
 
     def __init__(
         self, rng: random.Random, loop: VirtualLoop, history: History, weather: Weather, point: Callable[[str], None]
@@ -162,7 +162,7 @@ class Bucket:
         yield from self._wire.operate(lambda: self.listing(prefix), writes=False, patience_s=self._patience_s)
 
     def listing(self, prefix: str) -> Sequence[Stat]:
-        """The same without anything between."""
+        """The same list, without faults."""
         found = sorted((key, found) for key, found in self._objects.items() if key.startswith(prefix))
         return [Stat(key, len(found.body), found.etag) for key, found in found]
 

@@ -36,7 +36,7 @@ USAGE = {"prompt_tokens": 5, "completion_tokens": 7}
 """Of every answer, as it reports it."""
 REFUSALS = frozenset(("rate", "busy", "failed", "broke"))
 PROPAGATION_S = 1.5
-"""After so long a wait that one worker was told holds for all: half a lease, and the messages."""
+"""After this time, a wait stated to one worker holds for all: half a lease, and the messages."""
 
 
 @dataclass(slots=True)
@@ -97,7 +97,7 @@ class Teacher:
         self._flying: Counter[tuple[Process, str, int]] = Counter()
         """Samples of each prompt, and of each teacher under `route: each`, that a worker asks now."""
         self.odd: Mapping[str, str] = {}
-        """Prompts that are always refused for a limit, each with the wait that it is told."""
+        """Prompts that are always refused for a limit, each with the wait that its refusals state."""
         self._refused: set[str] = set()
         """Prompts that were refused before."""
         self._pauses: list[_Pause] = []
@@ -112,11 +112,11 @@ class Teacher:
         self._accept = self.provider.accept = wanted
 
     def turn(self, weights: Mapping[str, float]) -> None:
-        """From now on let these fates befall requests."""
+        """From now on, draw these fates for requests."""
         self._fates, self._weights = list(weights), list(weights.values())
 
     def prepare(self, urls: Iterable[str]) -> None:
-        """Nothing stands between."""
+        """No preparation is needed."""
 
     async def send(self, request: HttpRequest, *, timeout_s: float) -> Reply:
         """See `gen.teachers.transport.Transport`."""
@@ -226,7 +226,7 @@ class Teacher:
             raise Broken(f"{self._busy} requests in flight, {self._most} are allowed")
 
     def _pause(self, process: Process, refused: Request, wait_s: float) -> None:
-        """A refusal told a worker to wait."""
+        """Record that a refusal asked a worker to wait."""
         now = self._loop.time()
         new = _Pause(process, refused, now, now + wait_s)
         for other in self._pauses:
@@ -243,7 +243,7 @@ class Teacher:
                 pause.own_at = min(pause.own_at, self._loop.time())
 
     def _check_pauses(self, process: Process) -> _Pause | None:
-        """Nobody sends while the account was told to wait; returns the wait that this request tries."""
+        """Check that nobody sends while the account has to wait; returns the wait that this request tries."""
         now, tried = self._loop.time(), None
         for pause in self._pauses:
             told, trial = pause.told, pause.trial

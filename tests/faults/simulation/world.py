@@ -1,6 +1,6 @@
-"""One world: a run, its teacher, its store and its nemesis, from the first prompt to a dataset that is whole.
+"""One world: a run, its teacher, its store and its nemesis, from the first prompt to a complete dataset.
 
-The run is started again whenever it ends unfinished, as its user would; at last nothing goes wrong any more, and what
+The run is started again whenever it ends unfinished, as its user would; in the end nothing goes wrong, and what
 is stored then is compared with what really happened.
 """
 
@@ -271,7 +271,7 @@ class World:
         return RetryPlanner(self.services.store, self.services.recipe, kinds=RETRIED)
 
     async def _until_done(self, planner: Callable[[bool], Planner], *, rival_after_s: float | None = None) -> None:
-        """Run until a run says that it is done; on the other cluster, so much later, where that is given."""
+        """Run until a run reports that it is done; if given, on the other cluster after this time."""
         services = self.services
         if rival_after_s is not None and self.rival is not None:
             services = self.rival
@@ -320,7 +320,7 @@ class World:
         return "done"
 
     def _rest(self) -> None:
-        """Nothing goes wrong any more, except at the teacher."""
+        """Stop all faults, except at the teacher."""
         self._nemesis.rest()
         self._weather.fault_share = self._weather.slow_share = self._weather.away_until = 0.0
         self.services.loss_share = 0.0
@@ -368,7 +368,7 @@ class World:
             yield from (stat.key for stat in self.services.store.listing(f"{JOURNAL_PREFIX}{chunk}/"))
 
     def _end(self) -> None:
-        """Let everything of it end, so that nothing of it is left behind."""
+        """End everything that belongs to the run."""
         self._nemesis.rest()
         self._loop.set_admit(lambda handle: True)
         for process in self.services.processes.all:
@@ -382,7 +382,7 @@ class World:
 
 
 def simulate(seed: int, *, note: Callable[[str], None] = lambda _: None) -> Figures:
-    """Live through the seed's world.
+    """Run the seed's world.
 
     Raises:
         Broken: a promise is broken, or anything else went wrong; its cause is the first of what did.

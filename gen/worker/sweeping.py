@@ -1,0 +1,35 @@
+"""Sweeps: a worker ships what dead workers left on its node, so that others can recover their chunks."""
+
+import asyncio
+import contextlib
+
+from stillhouse.gen.coordination.messages import Queue, Unreachable
+from stillhouse.gen.worker.leased_chunk import Hands
+from stillhouse.gen.worker.tasks import Tasks
+
+
+class Sweeping:
+    """Sweeps of one worker."""
+
+    def __init__(self, worker: str, tasks: Tasks, *, queue: Queue, hands: Hands) -> None:
+        self._worker = worker
+        self._tasks = tasks
+        self._queue = queue
+        self._hands = hands
+        self._is_begun = False
+        """True while a sweep runs in the background."""
+
+    async def sweep(self) -> None:
+        """Ship what is left, then report the chunks that it belonged to."""
+        try:
+            chunks = await asyncio.to_thread(self._hands.sweep)
+        finally:
+            self._is_begun = False
+        with contextlib.suppress(Unreachable):
+            await self._queue.shipped(self._worker, chunks)
+
+    def begin(self) -> None:
+        """Sweep in the background, unless that is under way: renewals do not wait for the store."""
+        if not self._is_begun:
+            self._is_begun = True
+            self._tasks.spawn(self.sweep)
