@@ -55,7 +55,7 @@ class OpenGenerations:
         self._dataset: list[Generation] = []
         self.open: list[OpenGeneration] = []
         self.closed = Closed()
-        """Totals of the dataset's other generations."""
+        """Totals of the generations that were not open when the run began."""
 
     @property
     def known(self) -> int:
@@ -85,9 +85,10 @@ class OpenGenerations:
         """Also work on new ones; the dataset now has these."""
         begun = [OpenGeneration(each.plan, list(each.parts)) for each in new]
         self.open += begun
+        if not self._dataset:  # all later ones are new
+            mine = {each.plan.generation for each in new}
+            self.closed = _totals(each for each in dataset if each.plan.generation not in mine)
         self._dataset = list(dataset)
-        mine = {opened.plan.generation for opened in self.open}
-        self.closed = _totals(each for each in dataset if each.plan.generation not in mine)
         return begun
 
     def missing_parts(self, opened: OpenGeneration) -> Iterator[PartInfo]:

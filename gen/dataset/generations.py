@@ -1,14 +1,16 @@
-"""Progress of a dataset's generations, from one listing each of `data/`, the plans and the index."""
+"""Progress of a dataset's generations: what is complete is read once, the rest from at most one listing each of `data/`
+and the index."""
 
+import itertools
 import re
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from stillhouse.gen.dataset.damage import damaged
 from stillhouse.gen.dataset.index import PartInfo, read_part_info
-from stillhouse.gen.dataset.layout import ChunkId, plan_key, sealed_chunks
+from stillhouse.gen.dataset.layout import ChunkId, plan_key, sealed_chunks, shared_prefix
 from stillhouse.gen.dataset.plans import Plan, SourcePlan, read_plans
 from stillhouse.gen.store.readable import ReadableStore
 
@@ -52,47 +54,61 @@ def read_generations(store: ReadableStore, *, sealed: Iterable[ChunkId] | None =
 
 
 class GenerationReader:
-    """Reads generations repeatedly; plans and index parts never change, so each is read only once."""
+    """Reads generations repeatedly. Plans and index parts never change, and shards stay: every look after the first
+    asks only for the next plan and for what is missing in generations that are not sealed.
+    """
 
     def __init__(self, store: ReadableStore) -> None:
         self._store = store
-        self._plans: list[Plan] = []
-        self._parts: dict[tuple[int, int], PartInfo] = {}
+        self._known: list[Generation] = []
 
     def read(self, *, sealed: Iterable[ChunkId] | None = None) -> list[Generation]:
         """The generations now; see `read_generations`."""
-        self._plans = read_plans(self._store, known=self._plans)
-        shards = Counter(chunk.generation for chunk in (sealed_chunks(self._store) if sealed is None else sealed))
-        matches = (_INDEX.fullmatch(stat.key) for stat in self._store.list("_stillhouse/index-"))
-        there = {(int(match[1]), int(match[2])) for match in matches if match}
-        names = {plan.generation: _from_zero(plan.generation, there) for plan in self._plans}
-        self._take(
-            [(g, number) for g, numbers in names.items() for number in numbers if (g, number) not in self._parts]
-        )
-        return [
-            Generation(
-                plan,
-                tuple(self._parts[plan.generation, number] for number in names[plan.generation]),
-                shards[plan.generation],
-            )
-            for plan in self._plans
-        ]
+        plans = read_plans(self._store, known=[each.plan for each in self._known])
+        new = [Generation(plan, (), 0) for plan in plans[len(self._known) :]]
+        self._known = self._with_shards(self._with_parts([*self._known, *new]), sealed)
+        return list(self._known)
 
-    def _take(self, names: Sequence[tuple[int, int]]) -> None:
+    def _with_parts(self, generations: Sequence[Generation]) -> list[Generation]:
+        """The generations, with the index parts written since they were read."""
+        growing = {each.plan.generation: each for each in generations if not each.is_indexed}
+        there = self._parts_there(growing)
+        names = [name for each in growing.values() for name in _in_a_row(each, there)]
         with ThreadPoolExecutor(_READERS) as pool:
-            infos = pool.map(lambda name: read_part_info(self._store, *name), names)
-            found = {name: info for name, info in zip(names, infos, strict=True) if info is not None}
-        for (generation, _), info in found.items():
-            plan = self._plans[generation]
+            read = list(pool.map(lambda name: read_part_info(self._store, *name), names))
+        fresh: defaultdict[int, list[PartInfo]] = defaultdict(list)
+        for (generation, _), info in zip(names, read, strict=True):
+            if info is None:  # removed, because the dataset is just being bound to another recipe
+                break
+            plan = growing[generation].plan
             if isinstance(plan, SourcePlan) and len(info.ends) != len(plan.files):
                 origin = f"{self._store.url}/{plan_key(generation)}"
                 raise damaged(origin, f"it names {len(plan.files)} files, and its index was made from {len(info.ends)}")
-        self._parts |= found
+            fresh[generation].append(info)
+        for generation, infos in fresh.items():
+            growing[generation] = replace(growing[generation], parts=(*growing[generation].parts, *infos))
+        return [growing.get(each.plan.generation, each) for each in generations]
+
+    def _parts_there(self, generations: Collection[int]) -> set[tuple[int, int]]:
+        """(generation, number) of the index parts of these generations that are stored."""
+        if not generations:
+            return set()
+        keys = self._store.keys(shared_prefix("_stillhouse/index-", generations))
+        matches = map(_INDEX.fullmatch, keys)
+        return {(int(match[1]), int(match[2])) for match in matches if match}
+
+    def _with_shards(self, generations: Sequence[Generation], sealed: Iterable[ChunkId] | None) -> list[Generation]:
+        """The generations, with the shards that those that were not sealed have now."""
+        unsealed = {each.plan.generation for each in generations if not each.is_sealed}
+        chunks = sealed_chunks(self._store, generations=unsealed) if sealed is None else sealed
+        shards = Counter(chunk.generation for chunk in chunks)
+        return [
+            replace(each, sealed=shards[each.plan.generation]) if each.plan.generation in unsealed else each
+            for each in generations
+        ]
 
 
-def _from_zero(generation: int, there: set[tuple[int, int]]) -> range:
-    """Numbers of a generation's index parts, up to the first missing one."""
-    count = 0
-    while (generation, count) in there:
-        count += 1
-    return range(count)
+def _in_a_row(generation: Generation, there: Collection[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """The parts of its index that follow those it has, up to the first missing one."""
+    names = ((generation.plan.generation, number) for number in itertools.count(len(generation.parts)))
+    return itertools.takewhile(lambda name: name in there, names)

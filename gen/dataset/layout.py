@@ -5,8 +5,9 @@ nothing is remembered elsewhere.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from os.path import commonprefix
 
 from stillhouse.gen.store import open_store
 from stillhouse.gen.store.base import Store
@@ -63,6 +64,11 @@ def index_key(generation: int, part: int) -> str:
     return f"_stillhouse/index-{generation:03d}-{part:06d}.parquet"
 
 
+def shared_prefix(start: str, generations: Collection[int]) -> str:
+    """The longest prefix of all keys that consist of `start`, one of these generations and more."""
+    return commonprefix([f"{start}{number:03d}-" for number in generations])  # noqa: RUF071 - of characters is meant
+
+
 def open_dataset(recipe: Recipe, *, path: str | None = None, patience_s: float = 60.0) -> Store:
     """The store of the recipe's dataset; `patience_s` as for `open_store`."""
     where = recipe.dataset
@@ -76,8 +82,14 @@ def open_dataset(recipe: Recipe, *, path: str | None = None, patience_s: float =
     )
 
 
-def sealed_chunks(store: ReadableStore) -> Iterator[ChunkId]:
-    """The chunks that have a shard, in order."""
-    for stat in store.list("data/"):
-        if match := _SHARD.fullmatch(stat.key):
+def sealed_chunks(store: ReadableStore, *, generations: Collection[int] | None = None) -> Iterator[ChunkId]:
+    """The chunks that have a shard, in the order of their names; `generations`: only those of these generations."""
+    prefix = "data/"
+    if generations is not None:
+        if not generations:
+            return
+        prefix = shared_prefix("data/part-", generations)
+    for key in store.keys(prefix):
+        match = _SHARD.fullmatch(key)
+        if match and (generations is None or int(match[1]) in generations):
             yield ChunkId(int(match[1]), int(match[2]))

@@ -1,7 +1,7 @@
 """Plans: what each generation consists of, as one type per kind of generation. Immutable once written."""
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Any, Literal, Self, TypeAlias
 
@@ -141,22 +141,34 @@ def _thawed(kept: str) -> pa.Schema:
 
 
 def read_plans(store: ReadableStore, *, known: Sequence[Plan] = ()) -> list[Plan]:
-    """The plans stored so far; plans in `known` are not read again.
+    """The plans stored so far. After those in `known`, only the next ones are asked for, without a listing.
 
     Raises:
         DatasetError: a plan is damaged, or missing although its generation has shards.
     """
-    names = {stat.key for stat in store.list("_stillhouse/plan-")}
-    count = next(number for number in range(len(names) + 1) if plan_key(number) not in names)
-    with ThreadPoolExecutor(_READERS) as pool:
-        fresh = pool.map(lambda number: read_plan(store, number), range(len(known), count))
-        plans = [*known, *(plan for plan in fresh if plan is not None)]
-    if later := sorted(names - {plan_key(number) for number in range(count)}):
-        raise missing(store.url, plan_key(count), beside=later[0])
-    if next(iter(store.list(f"data/part-{len(plans):03d}-")), None) is not None:
-        raise missing(store.url, plan_key(len(plans)), beside=f"shards of generation {len(plans)}")
+    plans = [*known, *(_plans_from(store, len(known)) if known else _listed_plans(store))]
     if not all(plan.samples for plan in plans) and (bound := read_binding(store)) is not None:
         return [plan.with_samples(bound.first_samples) for plan in plans]
+    return plans
+
+
+def _plans_from(store: ReadableStore, generation: int) -> Iterator[Plan]:
+    """The plans from this generation on."""
+    while (plan := read_plan(store, generation)) is not None:
+        yield plan
+        generation += 1
+
+
+def _listed_plans(store: ReadableStore) -> list[Plan]:
+    """All plans; refuses if one is missing before others, or before shards."""
+    names = set(store.keys("_stillhouse/plan-"))
+    count = next(number for number in range(len(names) + 1) if plan_key(number) not in names)
+    with ThreadPoolExecutor(_READERS) as pool:
+        plans = [plan for plan in pool.map(lambda number: read_plan(store, number), range(count)) if plan is not None]
+    if later := sorted(names - {plan_key(number) for number in range(count)}):
+        raise missing(store.url, plan_key(count), beside=later[0])
+    if next(iter(store.keys(f"data/part-{len(plans):03d}-")), None) is not None:
+        raise missing(store.url, plan_key(len(plans)), beside=f"shards of generation {len(plans)}")
     return plans
 
 

@@ -77,13 +77,16 @@ def _ends(generations: Sequence[Generation]) -> dict[PlannedFile, End]:
     """How far each file was planned, from the last generation that names it; latest first."""
     ends: dict[PlannedFile, End] = {}
     named: set[tuple[str, int, str | None]] = set()
+    places: set[tuple[str, int]] = set()
     for generation in reversed(generations):
         if isinstance(generation.plan, SourcePlan):
             for planned, end in zip(generation.plan.files, generation.parts[-1].ends, strict=True):
-                name = (planned.url, planned.size, planned.digest)
+                place = (planned.url, planned.size)
+                name = (*place, planned.digest)
                 # Without a digest, any later file with the same url and size counts as the planned one.
-                known = name in named if planned.digest else any(name[:2] == other[:2] for other in named)
+                known = name in named if planned.digest else place in places
                 if not known:
                     ends[planned] = end
                     named.add(name)
+                    places.add(place)
     return ends

@@ -114,7 +114,19 @@ class LocalStore:
 
     def list(self, prefix: str = "") -> Iterator[Stat]:
         """See `Store`. Symlinked files are listed, symlinked folders are not entered."""
-        return self._walk(prefix.rpartition("/")[0], prefix)
+        for key, entry in self._walk(prefix.rpartition("/")[0], prefix):
+            with self._errors("read", key):
+                stat = _stat(entry)
+            if stat is not None:
+                yield Stat(key, stat.st_size, _etag(stat))
+
+    def keys(self, prefix: str = "") -> Iterator[str]:
+        """See `ReadableStore`: the folder's entries, without a call per file."""
+        for key, entry in self._walk(prefix.rpartition("/")[0], prefix):
+            with self._errors("read", key):
+                is_file = entry.is_file()
+            if is_file:
+                yield key
 
     def delete(self, key: str) -> None:
         """See `Store`. Also removes folders that this leaves empty."""
@@ -176,21 +188,26 @@ class LocalStore:
             raise StoreRefused(f"expected a key like 'data/part.parquet' below {self._root}, got {key!r}")
         return self._root / key
 
-    def _walk(self, folder: str, prefix: str) -> Iterator[Stat]:
+    def _walk(self, folder: str, prefix: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
+        base = f"{folder}/" if folder else ""
         with self._errors("list", folder):
             try:
                 with os.scandir(self._root / folder) as entries:
                     # A folder sorts as its keys do, by its name with a trailing slash.
-                    found = sorted((os.fsencode(e.name) + b"/" * e.is_dir(follow_symlinks=False), e) for e in entries)
+                    found = sorted(
+                        (os.fsencode(e.name) + b"/" * e.is_dir(follow_symlinks=False), e)
+                        for e in entries
+                        if f"{base}{e.name}".startswith(prefix)
+                    )
             except _ABSENT:
                 return
         for _, entry in found:
-            key = f"{folder}/{entry.name}" if folder else entry.name
+            key = f"{base}{entry.name}"
             if entry.is_dir(follow_symlinks=False):
-                if f"{key}/".startswith(prefix) and key != _SCRATCH:
+                if key != _SCRATCH:
                     yield from self._walk(key, prefix)
-            elif key.startswith(prefix) and key != _LOCK and (stat := self.stat(key)) is not None:
-                yield stat
+            elif key != _LOCK:
+                yield key, entry
 
     @contextmanager
     def _staged(self, body: bytes | Path) -> Iterator[Path]:
@@ -248,7 +265,7 @@ def _etag(stat: os.stat_result) -> str:
     return f"{stat.st_mtime_ns:x}-{stat.st_size:x}"
 
 
-def _stat(path: Path) -> os.stat_result | None:
+def _stat(path: Path | os.DirEntry[str]) -> os.stat_result | None:
     try:
         found = path.stat()
     except _ABSENT:

@@ -49,6 +49,9 @@ class ReadableStore(Protocol):
         SeaweedFS lists folder by folder: there, only the keys within a folder are in order.
         """
 
+    def keys(self, prefix: str = "") -> Iterator[str]:
+        """The keys that `list` gives: cheaper on a disk, where each size and etag takes a call."""
+
     def leftovers(self) -> Sequence[str]:
         """Keys of partial files left by processes that died; `list` skips them."""
 

@@ -163,6 +163,10 @@ class S3Store:
                 return
             request["ContinuationToken"] = page["NextContinuationToken"]
 
+    def keys(self, prefix: str = "") -> Iterator[str]:
+        """See `ReadableStore`."""
+        return (stat.key for stat in self.list(prefix))
+
     def delete(self, key: str) -> None:
         """See `Store`."""
         self._calls.call("delete", key, lambda: self._client.delete_object(Bucket=self._bucket, Key=self._prefix + key))

@@ -152,6 +152,7 @@ def test_list_is_in_key_order_and_knows_what_stat_knows(any_store: Store, reques
     assert [found.key for found in any_store.list("a/")] == ["a/b", "a/b0", "a/c/d"]
     assert [found.key for found in any_store.list("a/b")] == ["a/b", "a/b0"]
     assert list(any_store.list("none/")) == []
+    assert list(any_store.keys("a/")) == ["a/b", "a/b0", "a/c/d"]
     assert all(found == any_store.stat(found.key) for found in any_store.list())
 
 

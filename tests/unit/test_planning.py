@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -13,7 +14,7 @@ from stillhouse.gen.dataset.chunk import ChunkReader
 from stillhouse.gen.dataset.generations import read_generations
 from stillhouse.gen.dataset.index import PartInfo
 from stillhouse.gen.dataset.indexer import Indexer
-from stillhouse.gen.dataset.layout import ChunkId, open_dataset
+from stillhouse.gen.dataset.layout import ChunkId, open_dataset, plan_key
 from stillhouse.gen.dataset.planners import SourcePlanner
 from stillhouse.gen.dataset.planning import Wait
 from stillhouse.gen.dataset.plans import Plan, SourcePlan, read_plans, store_plan
@@ -71,6 +72,22 @@ def test_new_files_are_a_new_generation(tmp_path: Path) -> None:
     made = index(recipe)
     assert made is not None
     assert planned(made[0]) == [("a.jsonl", 0, 1)]
+
+
+def test_without_digests_the_last_plan_of_a_file_says_where_it_ended(tmp_path: Path) -> None:
+    """As in plans of schema version 1, where name and size must do."""
+    write_source(tmp_path, questions(4))
+    write_source(tmp_path, questions(1, start=4), name="b.jsonl")
+    recipe = recipe_of(tmp_path)
+    store = open_dataset(recipe)
+    for generation in range(2):
+        index(recipe, limit=1)
+        plan = orjson.loads(store.get(plan_key(generation)) or b"")
+        files = [file | {"digest": None} for file in plan["files"]]
+        store.put(plan_key(generation), orjson.dumps(plan | {"files": files}))
+    made = index(recipe)
+    assert made is not None
+    assert [(name, row) for name, row, _ in planned(made[0])] == [("a.jsonl", 2), ("b.jsonl", 0)]
 
 
 @pytest.mark.parametrize("limit", [None, 1])

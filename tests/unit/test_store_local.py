@@ -186,6 +186,19 @@ def test_list_is_in_key_order_and_hides_the_stores_own_files(store: Store) -> No
     assert [found.key for found in store.list("a/c/")] == ["a/c/d"]
     assert list(store.list("none/")) == []
     assert all(found == store.stat(found.key) for found in store.list())
+    for prefix in ("", "a/", "a/b", "a/c/", "none/"):
+        assert list(store.keys(prefix)) == [found.key for found in store.list(prefix)]
+
+
+def test_links_to_files_are_listed(store: Store) -> None:
+    """Those to folders and to nothing are not."""
+    store.put("data/a", b"whole")
+    data = Path(store.url, "data")
+    (data / "b").symlink_to("a")
+    (data / "c").symlink_to(".")
+    (data / "d").symlink_to("nothing")
+    assert list(store.keys("data/")) == ["data/a", "data/b"]
+    assert [(found.key, found.size) for found in store.list("data/")] == [("data/a", 5), ("data/b", 5)]
 
 
 def test_a_missing_folder_lists_as_empty(store: Store) -> None:

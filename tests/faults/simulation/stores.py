@@ -161,6 +161,10 @@ class Bucket:
         """See `Store`."""
         yield from self._wire.operate(lambda: self.listing(prefix), writes=False, patience_s=self._patience_s)
 
+    def keys(self, prefix: str = "") -> Iterator[str]:
+        """See `Store`."""
+        return (stat.key for stat in self.list(prefix))
+
     def listing(self, prefix: str) -> Sequence[Stat]:
         """The same list, without faults."""
         found = sorted((key, found) for key, found in self._objects.items() if key.startswith(prefix))
@@ -241,6 +245,16 @@ class Disk(LocalStore):
         """See `Store`."""
         get = super().get_with_etag
         return self._wire.operate(lambda: get(key), writes=False)
+
+    def list(self, prefix: str = "") -> Iterator[Stat]:
+        """See `Store`."""
+        found = super().list
+        yield from self._wire.operate(lambda: tuple(found(prefix)), writes=False)
+
+    def keys(self, prefix: str = "") -> Iterator[str]:
+        """See `Store`."""
+        found = super().keys
+        yield from self._wire.operate(lambda: tuple(found(prefix)), writes=False)
 
 
 def scratch_folder() -> Path:
