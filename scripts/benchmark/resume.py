@@ -71,7 +71,7 @@ def _indexed(path: Path) -> int:
 def _seal(recipe: Path, dataset: Path, *, chunks: int) -> None:
     """Give the first chunks a shard."""
     first = dataset / ChunkId(0, 0).data_key
-    with _running(recipe) as wait:
+    with running(recipe) as wait:
         wait(first.exists)
     for number in range(1, chunks):
         shard = dataset / ChunkId(0, number).data_key
@@ -82,15 +82,15 @@ def _seal(recipe: Path, dataset: Path, *, chunks: int) -> None:
 def _first_request(recipe: Path, url: str) -> float:
     """Seconds from the command to its first request at the server."""
     before, began = stats(url)["served"], time.monotonic()
-    with _running(recipe) as wait:
+    with running(recipe) as wait:
         wait(lambda: stats(url)["served"] > before)
         return time.monotonic() - began
 
 
 @contextmanager
-def _running(recipe: Path) -> Iterator[Callable[[Callable[[], bool]], None]]:
+def running(recipe: Path, *options: str) -> Iterator[Callable[[Callable[[], bool]], None]]:
     """A run, stopped at the end; what it gives waits for something to be so while it runs."""
-    command = [str(Path(sys.executable).with_name("stillhouse")), "run", str(recipe), "--quiet", "--json"]
+    command = [str(Path(sys.executable).with_name("stillhouse")), "run", str(recipe), "--quiet", "--json", *options]
     run = subprocess.Popen(command, stdout=subprocess.DEVNULL)
 
     def wait(is_so: Callable[[], bool]) -> None:
