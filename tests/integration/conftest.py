@@ -5,8 +5,7 @@ import pytest
 from stillhouse.cluster.actors import prompt_queue
 from stillhouse.gen.coordination import parking
 from stillhouse.gen.worker import feeder, lease_renewal
-from stillhouse.gen.worker.lanes import batch as lane
-from stillhouse.gen.worker.lanes import batch_calls, batch_search, batch_work
+from stillhouse.gen.worker.lanes import batch_calls, batch_creation, batch_search, batch_work
 
 
 @pytest.fixture
@@ -15,8 +14,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ID", "AKIDEXAMPLE")
     monkeypatch.setenv("AWS_SECRET", "a secret of some length")
     monkeypatch.setattr(batch_search, "LISTED_WITHIN_S", 0.5)
-    monkeypatch.setattr(lane, "LOOK_S", (0.05, 0.2))
-    monkeypatch.setattr(lane, "FULL_S", 0.05)
+    monkeypatch.setattr(batch_work, "LOOK_S", (0.05, 0.2))
+    monkeypatch.setattr(batch_creation, "FULL_S", 0.05)
     monkeypatch.setattr(batch_calls, "RETRY_S", (0.05, 0.2))
 
 

@@ -22,7 +22,7 @@ from stillhouse.gen.teachers.http import HttpTransport
 from stillhouse.gen.views.summary import Summary, summarise
 from stillhouse.gen.worker import feeder
 from stillhouse.gen.worker.batch_cancelling import cancel_batches
-from stillhouse.gen.worker.lanes import batch as lane
+from stillhouse.gen.worker.lanes import batch_work
 from stillhouse.gen.worker.leased_chunk import LeasedChunk
 from stillhouse.gen.worker.worker import Worker
 from stillhouse.schemas.budget import Budget
@@ -423,7 +423,7 @@ def test_a_budget_holds_over_batches_and_crashes(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("quick")
 def test_a_sealed_chunk_is_not_kept_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The worker holds the chunks whose batches are open, not those that it sealed."""
-    monkeypatch.setattr(lane, "LOOK_S", (0.05, 300.0))
+    monkeypatch.setattr(batch_work, "LOOK_S", (0.05, 300.0))
     write_source(tmp_path, questions(24))
     held: list[int] = []
 

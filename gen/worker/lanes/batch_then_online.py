@@ -64,7 +64,9 @@ class BatchThenOnlineLane(BatchLane):
         later = [ordinal for ordinal in work.fresh if self._is_for_online(work, ordinal)]
         if not later:
             await super()._ask(work)
-        elif not await self._collects_late(work):
+        elif (intent := await self._creation.late(work)) is not None:
+            self._spawn(self._following.follow, work, intent)
+        else:
             for ordinal in later:
                 del work.waiting[ordinal]
             self._online.take(work.held, later)

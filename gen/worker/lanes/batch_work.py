@@ -11,6 +11,8 @@ from stillhouse.gen.teachers.batches.base import Intent
 from stillhouse.gen.teachers.expense import NOTHING, Expense
 from stillhouse.gen.worker.leased_chunk import LeasedChunk
 
+LOOK_S = (1.0, 300.0)
+"""Time between two looks at a batch: half its age, within these bounds."""
 PARK_AFTER_S = 5.0
 """A chunk is parked only once its batches are this old: small ones may have ended by then."""
 
@@ -111,6 +113,16 @@ class Work:
         intent.may_rest = age_s >= PARK_AFTER_S
         if intent.may_rest:
             self.held.due.set()
+
+    async def until_changed(self) -> None:
+        """Wait until there may be something to ask, but no longer than between two looks."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LOOK_S[1]):
+                await self.changed.wait()
+
+    async def until_next_look(self, age_s: float) -> None:
+        """Wait before another look at a batch of this age."""
+        await self.pause(min(LOOK_S[1], max(LOOK_S[0], age_s / 2)))
 
     async def pause(self, seconds: float) -> None:
         """Wait this long, or until the chunk is no longer this worker's."""
