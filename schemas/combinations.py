@@ -40,7 +40,7 @@ def _stream(recipe: "Recipe") -> Place | None:
 
 
 def _batch(recipe: "Recipe") -> Place | None:
-    batched = [number for number, each in enumerate(recipe.teachers) if each.mode != "online"]
+    batched = [number for number, each in enumerate(recipe.answering) if each.mode != "online"]
     return ("teachers", batched[0], "mode") if batched else None
 
 

@@ -49,9 +49,13 @@ def judge_faults(recipe: "Recipe") -> dict[Place, str]:
                 f"no check asks the judge {teacher.name}; add one, such as `checks: [judge: {{teacher: {teacher.name}, "
                 'template: rubric.j2, accept_if: ">= 4"}]`, or leave it out'
             )
-        if teacher.role == "judge" and teacher.mode != "online":
+        if teacher.role == "judge" and teacher.mode == "batch-then-online":
             found["teachers", number, "mode"] = (
-                "a judge is asked online, because its verdict decides what is asked next: leave it out"
+                "a judge is asked either in batches or online: use `mode: batch`, or leave it out"
+            )
+        if teacher.role == "judge" and teacher.mode == "batch" and teacher.stream is True:
+            found["teachers", number, "stream"] = (
+                "answers of a batch come in a file, never as a stream: leave out `stream`, or `mode: batch`"
             )
         if teacher.role == "judge" and teacher.ask.answer_schema is not None:
             found["teachers", number, "ask", "schema"] = "a judge is asked for the format of a verdict: leave it out"

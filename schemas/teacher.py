@@ -132,7 +132,7 @@ class Teacher(Strict):
     """`batch`: ask through the provider's batch API, at half price, for answers within a day. OpenAI, Azure, Groq,
     Mistral, Together, Anthropic, Gemini on AI Studio and Bedrock have one that works here; Fireworks and xAI don't.
     `batch-then-online`: ask once in a batch, and online, at the price for that, for what no batch answered, and for
-    samples that are asked because `accept` needs more."""
+    samples that are asked because `accept` needs more. A judge can be in `online` or `batch`."""
     batch: BatchSettings = BatchSettings()
     """With `mode: batch` or `batch-then-online`: how large its batches are, and how many may be open at once."""
     stream: Annotated[Literal["auto"] | bool, BeforeValidator(_stream)] = "auto"

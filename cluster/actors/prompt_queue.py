@@ -21,6 +21,7 @@ from stillhouse.gen.coordination.leases import RENEW_S, TERM_S, Grant, Leases
 from stillhouse.gen.coordination.messages import NoMore, Renewal, Wait
 from stillhouse.gen.coordination.roster import Roster
 from stillhouse.gen.coordination.treasury import Treasury
+from stillhouse.gen.dataset.batch_rules import teachers_by_who
 from stillhouse.gen.dataset.generations import Generation
 from stillhouse.gen.dataset.index import PartInfo
 from stillhouse.gen.dataset.layout import ChunkId, open_dataset, sealed_chunks
@@ -93,7 +94,7 @@ class PromptQueue:
         self._grant_after = self._started + listen_s
         self._roster = Roster(expected=workers, now=self._started)
         self._generations = OpenGenerations(self._store, recipe, remembers=follow)
-        self._asked = [teacher.name for teacher in recipe.answering]
+        self._asked = {who: teacher.name for who, teacher in teachers_by_who(recipe).items()}
         self._batches = StoredBatches({}, set())
         if any(teacher.mode != "online" for teacher in recipe.teachers):
             self._batches = stored_batches(self._store)
@@ -385,7 +386,10 @@ class PromptQueue:
             )
 
     def _parked_batches(self) -> dict[str, int]:
-        return {self._asked[place]: count for place, count in self._leases.parked.batches().items()}
+        found = Tallied[str]()
+        for who, count in self._leases.parked.batches().items():
+            found[self._asked[who]] += count
+        return dict(found)
 
     def _rests(self) -> bool:
         """True if all batches were looked at, and everything else waits for one of them to end."""

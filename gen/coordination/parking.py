@@ -69,9 +69,9 @@ class ParkedChunks:
         self._unknown -= found is not None and not found.is_known
         return found is not None
 
-    def batches(self) -> Counter[int]:
-        """Their batches, by the teacher's place in the recipe."""
-        return Counter(each.place for parked in self._parked.values() for each in parked.batches if each.ids)
+    def batches(self) -> Counter[str]:
+        """Their batches, by who is asked in them."""
+        return Counter(each.who for parked in self._parked.values() for each in parked.batches if each.ids)
 
     def take(self, *, now: float, most: int = MAX_LOOKS) -> list[Look]:
         """The looks that are due."""

@@ -1,10 +1,13 @@
 """Intents of batches in the store: an intent is stored before its batch is created at the provider.
 
-Each intent is up to five objects, each written once: `<chunk>-<teacher's place>-<n>.json` before its batch is created,
+Each intent is up to five objects, each written once: `<chunk>-<who>-<n>.json` before its batch is created,
 `….submitted.json` once the provider has named it, `….missing.json` when a listing first did not show it,
 `….expired.json` if the provider did not get to all of it, and `….ended.json` once all it will ever say is safe in the
 chunk's journal. The last one is what lets a later owner of the chunk pass it over; without it, and until the chunk is
 sealed, the batch is looked at again. One that ended missing is still looked for before its samples are asked again.
+
+`who` is the position of the teacher that answers, or `c` and the number of the check whose judge is asked: a judge's
+position changes when a teacher is added to the recipe.
 """
 
 import hashlib
@@ -28,7 +31,7 @@ _READERS = 16
 ID_KEY = "_stillhouse/id"
 PREFIX = "_stillhouse/batches/"
 
-_NAME = re.compile(rf"{PREFIX}(\d{{3,}}-\d{{6,}})-(\d+)-(\d+)(\.submitted|\.missing|\.ended|\.expired)?\.json")
+_NAME = re.compile(rf"{PREFIX}(\d{{3,}}-\d{{6,}})-(c?\d+)-(\d+)(\.submitted|\.missing|\.ended|\.expired)?\.json")
 
 
 class _Stored(BaseModel):
@@ -99,23 +102,29 @@ def dataset_id(store: Store) -> str:
     return found.decode()
 
 
-def intent_id(dataset: str, chunk: ChunkId, *, place: int, n: int) -> str:
+def who_of(place: int, *, stage: int = 0) -> str:
+    """Who is asked: the teacher with this position or, with a `stage`, the judge of the check with this number."""
+    return f"c{stage}" if stage else str(place)
+
+
+def intent_id(dataset: str, chunk: ChunkId, *, who: str, n: int) -> str:
     """24 hex digits that no other intent of any dataset has."""
-    return hashlib.sha256(f"{dataset} {chunk} {place} {n}".encode()).hexdigest()[:24]
+    return hashlib.sha256(f"{dataset} {chunk} {who} {n}".encode()).hexdigest()[:24]
 
 
 class Intents:
-    """The intents of one teacher. Its methods block."""
+    """The intents of one teacher, or of one judge for one check. Its methods block."""
 
-    def __init__(self, store: Store, *, place: int) -> None:
-        """`place`: the teacher's position in the recipe."""
+    def __init__(self, store: Store, *, who: str, beside: Collection[str] = ()) -> None:
+        """`who`: see the module; `beside`: the same teacher for its other checks."""
         self._store = store
-        self._place = place
+        self._who = who
+        self._all = {who, *beside}
         self._id: str | None = None
 
     def of(self, chunk: ChunkId) -> list[KnownIntent]:
         """The chunk's intents, in order. Raises DatasetError, StoreAway."""
-        there = {stat.key for stat in self._store.list(f"{PREFIX}{chunk}-{self._place}-")}
+        there = {stat.key for stat in self._store.list(f"{PREFIX}{chunk}-{self._who}-")}
         numbers = sorted(int(match[3]) for key in there if (match := _NAME.fullmatch(key)) and not match[4])
         return [self._known(chunk, n, there) for n in numbers]
 
@@ -132,7 +141,7 @@ class Intents:
     def name(self, chunk: ChunkId, n: int) -> str:
         """The id of intent n. Raises DatasetError, StoreAway."""
         self._id = self._id or dataset_id(self._store)
-        return intent_id(self._id, chunk, place=self._place, n=n)
+        return intent_id(self._id, chunk, who=self._who, n=n)
 
     def decide(
         self,
@@ -182,16 +191,16 @@ class Intents:
 
     def count_open(self) -> int:
         """Intents of the teacher, in all chunks, that have not ended."""
-        return count_batches(self._store, place=self._place).open
+        return count_batches(self._store, of=self._all).open
 
     def batches(self) -> set[str]:
         """The batches of all its intents whose ids are known."""
         keys = [stat.key for stat in self._store.list(PREFIX)]
-        mine = [key for key in keys if (match := _NAME.fullmatch(key)) and int(match[2]) == self._place and match[4]]
+        mine = [key for key in keys if (match := _NAME.fullmatch(key)) and match[2] in self._all and match[4]]
         return {_read(self._store, key, _Submitted).batch for key in mine if key.endswith(".submitted.json")}
 
     def _key(self, chunk: ChunkId, n: int, kind: str = "") -> str:
-        return f"{PREFIX}{chunk}-{self._place}-{n}{kind}.json"
+        return f"{PREFIX}{chunk}-{self._who}-{n}{kind}.json"
 
 
 def created_elsewhere(stored: StoredIntent, *, urls: Collection[str], mark: str) -> str | None:
@@ -211,11 +220,11 @@ class BatchCounts(NamedTuple):
     """Ended batches with requests that the provider did not reach."""
 
 
-def count_batches(store: ReadableStore, *, place: int | None = None) -> BatchCounts:
-    """Batches of one teacher or of all, from a listing. Those of sealed chunks have ended."""
+def count_batches(store: ReadableStore, *, of: Collection[str] | None = None) -> BatchCounts:
+    """Batches of these or, without `of`, of all, from a listing. Those of sealed chunks have ended."""
     keys = [stat.key for stat in store.list(PREFIX)]
-    found = [match for key in keys if (match := _NAME.fullmatch(key)) and place in (None, int(match[2]))]
-    still_open = sum(place in (None, of) for _, of, _ in _unsealed(store, keys))
+    found = [match for key in keys if (match := _NAME.fullmatch(key)) and (of is None or match[2] in of)]
+    still_open = sum(of is None or who in of for _, who, _ in _unsealed(store, keys))
     intents = sum(match[4] is None for match in found)
     return BatchCounts(still_open, intents - still_open, sum(match[4] == ".expired" for match in found))
 
@@ -227,15 +236,15 @@ def collect_by(store: ReadableStore) -> float | None:
         DatasetError, StoreAway.
     """
     left = _unsealed(store, (stat.key for stat in store.list(PREFIX)))
-    keys = [f"{PREFIX}{chunk}-{place}-{n}.json" for chunk, place, n in left]
+    keys = [f"{PREFIX}{chunk}-{who}-{n}.json" for chunk, who, n in left]
     with ThreadPoolExecutor(_READERS) as pool:
         found = pool.map(lambda key: _read(store, key, StoredIntent).collect_by, keys)
         return min((each for each in found if each is not None), default=None)
 
 
-def open_by_place(store: ReadableStore) -> Counter[int]:
-    """Open batches by their teacher's position in the recipe. Raises StoreAway."""
-    return Counter(place for _, place, _ in _unsealed(store, (stat.key for stat in store.list(PREFIX))))
+def open_by_who(store: ReadableStore) -> Counter[str]:
+    """Open batches by who is asked in them. Raises StoreAway."""
+    return Counter(who for _, who, _ in _unsealed(store, (stat.key for stat in store.list(PREFIX))))
 
 
 def day_of(moment: float | None) -> str | None:
@@ -243,16 +252,15 @@ def day_of(moment: float | None) -> str | None:
     return None if moment is None else datetime.fromtimestamp(moment, UTC).date().isoformat()
 
 
-def open_intents(keys: Iterable[str]) -> set[tuple[ChunkId, int, int]]:
-    """(chunk, teacher's position, n) of the intents among these keys that have not ended; those of sealed chunks
-    have."""
+def open_intents(keys: Iterable[str]) -> set[tuple[ChunkId, str, int]]:
+    """(chunk, who, n) of the intents among these keys that have not ended; those of sealed chunks have."""
     found = {match.groups() for key in keys if (match := _NAME.fullmatch(key))}
     ended = {each[:3] for each in found if each[3] == ".ended"}
     left = {each[:3] for each in found if each[3] is None} - ended
-    return {(ChunkId.parse(chunk), int(place), int(n)) for chunk, place, n in left}
+    return {(ChunkId.parse(chunk), who, int(n)) for chunk, who, n in left}
 
 
-def _unsealed(store: ReadableStore, keys: Iterable[str]) -> set[tuple[ChunkId, int, int]]:
+def _unsealed(store: ReadableStore, keys: Iterable[str]) -> set[tuple[ChunkId, str, int]]:
     """The open intents among these keys, without those of sealed chunks."""
     left = open_intents(keys)
     sealed = set(sealed_chunks(store)) if left else set()

@@ -1,10 +1,22 @@
 """Requirements of teachers that are asked in batches, checked before anything is asked."""
 
-from stillhouse.gen.dataset.batch_intents import collect_by, count_batches, day_of, open_by_place
+from stillhouse.gen.dataset.batch_intents import collect_by, count_batches, day_of, open_by_who, who_of
 from stillhouse.gen.errors import UsageError
 from stillhouse.gen.store.readable import ReadableStore
 from stillhouse.gen.teachers.batches import batches_of
+from stillhouse.schemas.checks import Check
 from stillhouse.schemas.recipe import Recipe
+from stillhouse.schemas.teacher import Teacher
+
+
+def teachers_by_who(recipe: Recipe) -> dict[str, Teacher]:
+    """The teachers that may be asked in batches, as `batch_intents` names them: a judge once for each of its checks."""
+    by_name = {teacher.name: teacher for teacher in recipe.teachers}
+    found = {who_of(place): teacher for place, teacher in enumerate(recipe.answering)}
+    for stage, check in enumerate(recipe.all_checks, 1):
+        if isinstance(check, Check) and check.judge is not None:
+            found[who_of(0, stage=stage)] = by_name[check.judge.teacher]
+    return found
 
 
 def check_batches(recipe: Recipe) -> None:
@@ -25,13 +37,14 @@ def check_still_batched(recipe: Recipe, store: ReadableStore) -> None:
         UsageError: names the teacher and what to do.
         StoreAway: the store fails.
     """
-    found = open_by_place(store)
-    for place, teacher in enumerate(recipe.answering):
-        if (count := found[place]) > 0 and teacher.mode == "online":
+    found = open_by_who(store)
+    for who, teacher in teachers_by_who(recipe).items():
+        if (count := found[who]) > 0 and teacher.mode == "online":
             are = "batch is" if count == 1 else "batches are"
+            modes = "`mode: batch`" + (" or `mode: batch-then-online`" if teacher.role == "answer" else "")
             raise UsageError(
                 f"teachers.{teacher.name}: {count:,} {are} at the provider or not collected, and `mode: online` would "
-                "pay for their answers again: set `mode: batch` or `mode: batch-then-online` until they are collected "
+                f"pay for their answers again: set {modes} until they are collected "
                 "(`stillhouse stop DATASET --cancel-batches` ends them early; one more run in `mode: batch` then "
                 "collects what they finished)"
             )

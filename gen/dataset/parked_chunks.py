@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from stillhouse.gen.dataset.batch_intents import PREFIX, open_intents
+from stillhouse.gen.dataset.batch_intents import PREFIX, open_intents, who_of
 from stillhouse.gen.dataset.layout import ChunkId
 from stillhouse.gen.store.base import Store
 from stillhouse.gen.store.readable import ReadableStore
@@ -28,6 +28,8 @@ class OpenBatch(BaseModel):
 
     place: int
     """The teacher's position in the recipe."""
+    stage: int = 0
+    """The number of the check whose judge is asked; 0: the teacher answers."""
     n: int
     at: float
     """When it was decided, in UTC seconds since 1970."""
@@ -37,6 +39,11 @@ class OpenBatch(BaseModel):
     """The provider's id of its batch; several if each of these may be its batch."""
     missing: str = ""
     """The intent's id if its batch was given up as never created, and is nothing to wait for."""
+
+    @property
+    def who(self) -> str:
+        """See `batch_intents`."""
+        return who_of(self.place, stage=self.stage)
 
 
 class Parked(BaseModel):
@@ -66,9 +73,9 @@ def store_parked(store: Store, chunk: ChunkId, parked: Parked) -> None:
 def stored_batches(store: ReadableStore) -> StoredBatches:
     """The chunks with open batches. Raises StoreAway."""
     keys = [stat.key for stat in store.list(PREFIX)]
-    still_open: defaultdict[ChunkId, set[tuple[int, int]]] = defaultdict(set)
-    for chunk, place, n in open_intents(keys):
-        still_open[chunk].add((place, n))
+    still_open: defaultdict[ChunkId, set[tuple[str, int]]] = defaultdict(set)
+    for chunk, who, n in open_intents(keys):
+        still_open[chunk].add((who, n))
     noted = [ChunkId.parse(match[1]) for key in keys if (match := _NAME.fullmatch(key))]
     noted = [chunk for chunk in noted if chunk in still_open]
     with ThreadPoolExecutor(_READERS) as pool:
@@ -77,8 +84,8 @@ def stored_batches(store: ReadableStore) -> StoredBatches:
     return StoredBatches(parked, set(still_open))
 
 
-def _awaited(parked: Parked) -> set[tuple[int, int]]:
-    return {(each.place, each.n) for each in parked.batches if not each.missing}
+def _awaited(parked: Parked) -> set[tuple[str, int]]:
+    return {(each.who, each.n) for each in parked.batches if not each.missing}
 
 
 def _read(store: ReadableStore, chunk: ChunkId) -> Parked:

@@ -5,6 +5,7 @@ A teacher without a known batch API is asked online in both.
 
 import math
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
@@ -55,7 +56,7 @@ def modes_of(load: Workload) -> dict[Mode, ModePlan]:
 
 def plan_of_batches(load: Workload) -> ModePlan | None:
     """The recipe as it is, if one of its teachers is asked in batches."""
-    if all(teacher.mode == "online" for teacher in load.recipe.answering):
+    if all(teacher.mode == "online" for teacher in load.recipe.teachers):
         return None
     return _plan(load)
 
@@ -82,14 +83,18 @@ def _in_mode(recipe: Recipe, mode: Mode) -> Recipe:
 def _plan(load: Workload) -> ModePlan:
     seconds, bound_by = load.seconds()
     hours = None if seconds is None else seconds / 3600
-    batched = [place for place, each in enumerate(load.recipe.answering) if each.mode != "online" and load.samples]
-    waves = [_Waves(load, place) for place in batched]
+    waves = [_Waves(load, each) for each in _batched_teachers(load)]
+    verdicts = [_Waves(load, each) for each in _batched_judges(load)]
     if waves and hours is not None:
         longest = max(waves, key=lambda each: each.hours)
         if hours and any(each.mode == "batch-then-online" for each in load.recipe.answering):
             hours, bound_by = longest.hours + hours, f"batches of {longest.name}, then {bound_by}"
         elif longest.hours >= hours:
             hours, bound_by = longest.hours, f"batches of {longest.name}"
+    for each in verdicts:  # a judge is asked once the answers are there, and after the judges before it
+        if hours is not None:
+            hours, bound_by = hours + each.hours, f"{bound_by}, then batches of {each.name}"
+    waves += verdicts
     return ModePlan(
         usd=load.usd(),
         usd_if_answered=load.usd_if_answered(),
@@ -102,14 +107,37 @@ def _plan(load: Workload) -> ModePlan:
     )
 
 
+class _Batched(NamedTuple):
+    """A teacher that is asked in batches."""
+
+    teacher: Teacher
+    share: float
+    """The part of all samples that it is asked, or judges."""
+    chars: float
+    """Of a request."""
+
+
+def _batched_teachers(load: Workload) -> Iterator[_Batched]:
+    """Those that answer."""
+    for teacher, part in zip(load.recipe.answering, shares_of(load.recipe), strict=True):
+        if teacher.mode != "online" and load.samples:
+            yield _Batched(teacher, part.share, load.chars_per_prompt)
+
+
+def _batched_judges(load: Workload) -> Iterator[_Batched]:
+    """Those that judge, once for each of their checks: at most every answer."""
+    for judge, teacher in load.judges():
+        if teacher.mode != "online" and load.samples:
+            yield _Batched(teacher, 1.0, load.chars_per_question(judge))
+
+
 class _Waves:
     """One teacher's batches, at most: how many, how many at once, and the hours they take, wave by wave."""
 
-    def __init__(self, load: Workload, place: int) -> None:
-        recipe = load.recipe
-        teacher, share = recipe.answering[place], shares_of(recipe)[place].share
+    def __init__(self, load: Workload, batched: _Batched) -> None:
+        recipe, (teacher, share, chars) = load.recipe, batched
         api, settings = batches_of(teacher, teacher.batch), teacher.batch
-        line = LINE_BYTES + load.chars_per_prompt
+        line = LINE_BYTES + chars
         in_batch = min(settings.max_requests, api.max_requests, int(min(MAX_INPUT_BYTES, api.max_bytes) / line))
         chunks = math.ceil(load.samples / recipe.samples_per_prompt / recipe.prompts_per_shard)
         in_chunk = math.ceil(load.samples * share / chunks)

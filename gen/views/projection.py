@@ -190,7 +190,7 @@ def _sum(totals: Iterator[tuple[float, float]]) -> Range:
 
 def _seconds(recipe: Recipe, parts: Mapping[str, _Part]) -> tuple[Range | None, str]:
     """How long it takes at the limits, if all figures of one kind are low, likely or high."""
-    if any(teacher.mode != "online" for teacher in recipe.answering):
+    if any(teacher.mode != "online" for teacher in recipe.teachers):
         return None, "the providers decide how long their batches take"
     found: list[float] = []
     name = ""

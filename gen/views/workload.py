@@ -5,7 +5,7 @@ something the recipe does not say is None.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import assert_never
 
@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from stillhouse.gen.limits.shares import Cost, rates_of
 from stillhouse.gen.teachers.image_tokens import CHARS_PER_TOKEN
 from stillhouse.gen.teachers.prices import asked_by
+from stillhouse.schemas.judge_check import JudgeCheck
 from stillhouse.schemas.limits import Limits
 from stillhouse.schemas.price import Price
 from stillhouse.schemas.recipe import Recipe
@@ -133,17 +134,25 @@ class Workload:
     def checks_usd(self) -> float | None:
         """The maximum if every answer is judged; None if a judge's price, or a length limit, is not set."""
         total, asks = 0.0, [self.recipe.ask.of(teacher).max_tokens for teacher in self.recipe.answering]
-        for check in self.recipe.checks:
-            if (judge := check.judge) is None:
-                continue
-            teacher = next(each for each in self.recipe.teachers if each.name == judge.teacher)
+        for judge, teacher in self.judges():
             output = self.recipe.ask.of(teacher).max_tokens
             if teacher.price is None or output is None or None in asks:
                 return None
-            chars = len(judge.template.text) + self.chars_per_prompt + CHARS_PER_TOKEN * max(filter(None, asks))
-            tokens = math.ceil((JUDGING_CHARS + chars) / CHARS_PER_TOKEN)
+            tokens = math.ceil(self.chars_per_question(judge) / CHARS_PER_TOKEN)
             total += self.samples * (tokens * teacher.price.input + output * teacher.price.output) / 1e6
         return total
+
+    def judges(self) -> Iterator[tuple[JudgeCheck, Teacher]]:
+        """The checks that ask a judge, each with its teacher."""
+        by_name = {teacher.name: teacher for teacher in self.recipe.teachers}
+        for check in self.recipe.checks:
+            if check.judge is not None:
+                yield check.judge, by_name[check.judge.teacher]
+
+    def chars_per_question(self, judge: JudgeCheck) -> float:
+        """Characters of a question to the judge about an answer of the maximum length, as far as that is known."""
+        asks = [self.recipe.ask.of(teacher).max_tokens or 0 for teacher in self.recipe.answering]
+        return JUDGING_CHARS + len(judge.template.text) + self.chars_per_prompt + CHARS_PER_TOKEN * max(asks)
 
     def unpriced(self) -> tuple[str, ...]:
         """What the recipe would have to say before `usd` is known."""

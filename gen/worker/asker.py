@@ -1,5 +1,6 @@
 """The asker: hands each sample to its teacher's lane, and divides the process's connections among the lanes."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ from stillhouse.gen.teachers.account import Account
 from stillhouse.gen.teachers.client import TeacherClient
 from stillhouse.gen.teachers.expense import NOTHING, Expense
 from stillhouse.gen.worker.chain import Chain
-from stillhouse.gen.worker.judges import Judges
+from stillhouse.gen.worker.judges import HeldHearing, Judges
 from stillhouse.gen.worker.lanes import LANES
 from stillhouse.gen.worker.lanes.base import Gate, Lane, Listener
 from stillhouse.gen.worker.lanes.batch import BatchLane
@@ -67,9 +68,12 @@ class Asker:
             for client, lane in zip(clients, self._lanes.values(), strict=True)
             if isinstance(lane, BatchLane)
         }
-        """Lanes by the teacher's position in the recipe."""
-        self._judges = judges.begin(gate, counters=counters, clock=clock) if judges is not None else ()
-        """The judges' lanes."""
+        """Those of teachers that answer, by position in the recipe."""
+        self._judges = judges
+        self._judge_lanes: tuple[Lane[HeldHearing], ...] = ()
+        if judges is not None:
+            self._judge_lanes = judges.begin(gate, counters=counters, clock=clock, store=store, keep_going=keep_going)
+        self._all_batch_lanes = [*self._batch_lanes.values(), *(judges.batch_lanes.values() if judges else ())]
         self._accounts = {client.account for client in clients}
 
     def cancel(self) -> None:
@@ -80,7 +84,7 @@ class Asker:
     @property
     def _all(self) -> Iterator[Lane[Any]]:
         """All lanes, the judges' first."""
-        yield from self._judges
+        yield from self._judge_lanes
         yield from self._lanes.values()
 
     def backlog(self, account: Account) -> int | None:
@@ -108,17 +112,19 @@ class Asker:
 
     def take(self, held: LeasedChunk) -> None:
         """Ask those of the chunk's samples that may be asked now."""
+        if self._judges is not None and not held.was_taken:
+            self._judges.open(held)
         held.was_taken = True
-        chunk = held.open
-        if self._chain is not None:
-            for ordinal in chunk.take():
-                self._chain.take(held, ordinal)
-            return
         by_teacher: dict[str, list[int]] = {}
-        for ordinal in chunk.take():
-            by_teacher.setdefault(chunk.samples.teacher(ordinal).teacher.name, []).append(ordinal)
+        for ordinal in held.open.take():
+            if self._chain is not None:
+                self._chain.take(held, ordinal)
+            else:
+                by_teacher.setdefault(held.open.samples.teacher(ordinal).teacher.name, []).append(ordinal)
         for teacher, ordinals in by_teacher.items():
             self._lanes[teacher].take(held, ordinals)
+        if self._judges is not None:
+            self._judges.gathered(held)  # perhaps there was nothing more to ask
 
     @property
     def is_batched(self) -> bool:
@@ -129,11 +135,11 @@ class Asker:
     def is_full(self) -> bool:
         """True if a chunk waits because a teacher has as many batches as it may have: others must be collected
         first."""
-        return any(lane.is_full for lane in self._batch_lanes.values())
+        return any(lane.is_full for lane in self._all_batch_lanes)
 
     def at_provider(self, held: LeasedChunk) -> list[OpenBatch] | None:
-        """The batches that contain all open samples of the chunk; None if some samples are not in one."""
-        if not self._batch_lanes or not _is_only_awaited(held):
+        """The batches that contain all that is open in the chunk; None if something is not in one."""
+        if not self._all_batch_lanes or not self._is_idle(held):
             return None
         samples, batches = 0, list[OpenBatch]()
         for lane in self._batch_lanes.values():
@@ -141,39 +147,53 @@ class Asker:
                 return None
             samples += found.samples
             batches += found.batches
-        return batches if samples and samples == held.open.state.schedule.out else None
+        if samples != held.open.state.schedule.out:
+            return None
+        if self._judges is not None:
+            if (questions := self._judges.at_provider(held)) is None:
+                return None
+            batches += questions
+        return batches if any(not each.missing for each in batches) else None
 
     def waits_for_room(self, held: LeasedChunk) -> bool:
         """True if the chunk only waits for batches that its teachers may not open yet."""
-        if not self.is_full or not _is_only_awaited(held):
+        if not self.is_full or not self._is_idle(held):
             return False
-        found = [(lane.open_batches(held), lane.waiting_for_room(held)) for lane in self._batch_lanes.values()]
-        samples = sum(waiting + (batches.samples if batches is not None else 0) for batches, waiting in found)
-        return samples == held.open.state.schedule.out
+        samples = 0
+        for lane in self._batch_lanes.values():
+            samples += lane.fresh(held) if lane.is_full else 0
+            samples += 0 if (found := lane.open_batches(held)) is None else found.samples
+        if samples != held.open.state.schedule.out:
+            return False
+        return self._judges is None or self._judges.waits_for_room(held)
 
     def reserved(self, held: LeasedChunk) -> Expense | None:
         """What its open batches may cost, under a budget; None if that is not known yet."""
-        if self._batch_lanes and held.open.left and not held.was_taken:
+        if self._all_batch_lanes and held.open.left and not held.was_taken:
             return None
-        parts = [lane.reserved(held) for lane in self._batch_lanes.values()]
+        parts = [lane.reserved(held) for lane in self._all_batch_lanes]
         known = [part for part in parts if part is not None]
         return sum(known, NOTHING) if len(known) == len(parts) else None
 
     def count_batches(self) -> None:
         """Count the open batches of the chunks in hand."""
-        for name, lane in self._lanes.items():
-            if isinstance(lane, BatchLane):
-                self._counters.of(name).batches_open = lane.open
+        found = Counter[str]()
+        for lane in self._all_batch_lanes:
+            found[lane.teacher] += lane.open
+        for name, count in found.items():
+            self._counters.of(name).batches_open = count
 
     async def is_running(self, batch: OpenBatch) -> bool:
         """Look at a batch once: False if it has ended."""
-        lane = self._batch_lanes.get(batch.place)
+        lane = next((each for each in self._all_batch_lanes if each.who == batch.who), None)
         return lane is not None and await lane.is_running(batch)
 
     def drop(self, held: LeasedChunk) -> None:
         """The chunk is no longer this worker's."""
         for lane in self._batch_lanes.values():
             lane.drop(held)
+        if self._judges is not None:
+            self._judges.drop(held)
 
     def fill_slots(self) -> None:
         """Use as many slots as the leases and the process's file descriptors allow."""
@@ -188,7 +208,9 @@ class Asker:
             lane.widen(min(wanted, room))
             room -= min(wanted, room)
 
-
-def _is_only_awaited(held: LeasedChunk) -> bool:
-    """True if the chunk needs nothing here: no request is in flight, no sample can be asked, no verdict is pending."""
-    return not (held.under_way or held.open.is_due or held.open.state.verdicts.awaited)
+    def _is_idle(self, held: LeasedChunk) -> bool:
+        """True if the chunk needs nothing here: no request is in flight, nothing can be asked, and answers only await
+        judges in batch mode, if anything."""
+        if held.under_way or held.open.is_due:
+            return False
+        return self._judges is not None or not held.open.state.verdicts.awaited

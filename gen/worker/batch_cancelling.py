@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from stillhouse.gen.clock import Clock
 from stillhouse.gen.dataset.batch_intents import PREFIX, Intents, KnownIntent, created_elsewhere, open_intents
+from stillhouse.gen.dataset.batch_rules import teachers_by_who
 from stillhouse.gen.dataset.layout import sealed_chunks
 from stillhouse.gen.errors import Paused
 from stillhouse.gen.store.base import Store
@@ -36,14 +37,14 @@ async def cancel_batches(recipe: Recipe, store: Store, *, transport: Transport, 
     found = await asyncio.to_thread(lambda: open_intents(stat.key for stat in store.list(PREFIX)))
     sealed = await asyncio.to_thread(lambda: set(sealed_chunks(store)))
     count = Cancelled(0, 0)
-    for place, teacher in enumerate(recipe.answering):
-        chunks = sorted({chunk for chunk, of, _ in found if of == place} - sealed)
+    for who, teacher in teachers_by_who(recipe).items():
+        chunks = sorted({chunk for chunk, of, _ in found if of == who} - sealed)
         if not chunks:
             continue
-        interpreter = Interpreter(teacher, recipe.ask, place=place)
+        interpreter = Interpreter(teacher, recipe.ask)
         client = TeacherClient(interpreter, transport=transport, account=Account(clock), clock=clock)
         await client.usable()
-        api, intents = batches_of(teacher, teacher.batch), Intents(store, place=place)
+        api, intents = batches_of(teacher, teacher.batch), Intents(store, who=who)
         for chunk in chunks:
             for known in await asyncio.to_thread(intents.of, chunk):
                 if not known.has_ended or known.was_given_up:

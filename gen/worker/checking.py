@@ -109,6 +109,8 @@ class Checker:
             return
         try:
             self._intake.take(held, ordinal, verdicts)
+            if self._judges is not None:
+                self._judges.gathered(held)
             held.advance()
         except StillhouseError as error:  # the answer still awaits them
             self._tasks.fail(error)

@@ -7,21 +7,21 @@ verdict.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TypeAlias
 
 from stillhouse.gen.checks.base import CheckResult, Unchecked, Verdict
-from stillhouse.gen.checks.judge import MAX_NONSENSE, Judged, Rubric, judging
+from stillhouse.gen.checks.judge import MAX_NONSENSE, Judged
 from stillhouse.gen.journal.file import JournalFile
 from stillhouse.gen.journal.frames import Frame, Kind
 from stillhouse.gen.source.conversation import NoPrompt
 from stillhouse.gen.teachers.billing import bill
-from stillhouse.gen.teachers.interpreter import Interpreter
 from stillhouse.gen.teachers.outcome import Ambiguous, Malformed, NoConnection, Outcome
-from stillhouse.gen.teachers.retry import SETTLED, Blame, Decision, GiveUp, Settled, Tries, decide, note
+from stillhouse.gen.teachers.protocols.base import Request
+from stillhouse.gen.teachers.retry import SETTLED, Again, Blame, Decision, GiveUp, Settled, Tries, decide, note
 from stillhouse.gen.teachers.transport import Reply
 from stillhouse.gen.worker.chunk_samples import ChunkSamples
 from stillhouse.gen.worker.chunk_state import ChunkState
+from stillhouse.gen.worker.judge_of import JudgeOf
 from stillhouse.gen.worker.references import row_of
 from stillhouse.gen.worker.replies import (
     Journalled,
@@ -30,11 +30,8 @@ from stillhouse.gen.worker.replies import (
     reply_frame,
     unanswered_frame,
 )
-from stillhouse.schemas.check_settings import Reference
-from stillhouse.schemas.checks import Check, references_of
 from stillhouse.schemas.completion import Completion
 from stillhouse.schemas.prompt import Prompt
-from stillhouse.schemas.recipe import Recipe
 
 _HEAD_CHARS = 80
 _MAX_QUESTION_CHARS = 2**20
@@ -44,46 +41,8 @@ _ENDS = (Kind.ANSWERED, Kind.LOST, Kind.NOT_SENT, Kind.DIED, Kind.CUT, Kind.SENT
 """The most informative frames of an attempt come first."""
 
 Done: TypeAlias = Callable[[Verdict], None]
-
-
-@dataclass(frozen=True, slots=True)
-class JudgeOf:
-    """A check of the recipe that asks a judge."""
-
-    stage: int
-    """The check's number, from 1."""
-    interpreter: Interpreter
-    rubric: Rubric
-    references: Sequence[Reference]
-    """The names of all of the recipe's checks."""
-    rival_column: str | None
-    rival_teacher: str | None
-
-
-def judges_of(recipe: Recipe) -> tuple[JudgeOf, ...]:
-    """The recipe's judges, in the order of its checks.
-
-    Raises:
-        TemplateError: a template can't be compiled.
-    """
-    places = {teacher.name: place for place, teacher in enumerate(recipe.teachers)}
-    found = []
-    for stage, check in enumerate(recipe.all_checks, 1):
-        if not isinstance(check, Check) or (settings := check.judge) is None:
-            continue
-        place = places[settings.teacher]
-        teacher = judging(recipe.teachers[place], settings)
-        found.append(
-            JudgeOf(
-                stage,
-                Interpreter(teacher, recipe.ask, place=place),
-                Rubric(settings),
-                references_of(recipe.checks),
-                settings.against if settings.rival == "column" else None,
-                settings.against if settings.rival == "teacher" else None,
-            )
-        )
-    return tuple(found)
+Key: TypeAlias = tuple[bytes, bytes]
+"""Those of the prompt and of the question."""
 
 
 class Hearing:
@@ -98,13 +57,19 @@ class Hearing:
         self._rival = None if judge.rival_teacher is None else names.index(judge.rival_teacher)
         """The position of the teacher whose answers others are compared with."""
         self._tries: dict[int, Tries] = {}
-        self._known: dict[tuple[bytes, bytes], CheckResult] = {}
+        self._known: dict[Key, CheckResult] = {}
         """Verdicts by the keys of the prompt and of the question."""
+        self._unchecked: dict[Key, Unchecked] = {}
+        """The same for questions that a batch's results settled without a verdict before they were asked here."""
+        self._heard: set[int] = set()
+        """Answers whose verdict is known, or was given up on, and that were not asked about again since."""
+        self._read_before: set[tuple[int, float]] = set()
+        """(ordinal, at) of attempts whose end earlier owners left."""
         self._waiting: dict[int, list[Done]] = {}
         """Answers whose verdict is being asked for."""
-        self._keys: dict[int, tuple[bytes, bytes]] = {}
+        self._keys: dict[int, Key] = {}
         """For these answers, see `_known`."""
-        self._asking: dict[tuple[bytes, bytes], int] = {}
+        self._asking: dict[Key, int] = {}
         """By key: the answer for which the judge is asked."""
         self._questions: dict[int, Prompt] = {}
         """The questions being asked, and the first of those that wait to be asked."""
@@ -144,7 +109,8 @@ class Hearing:
             done(CheckResult(True, None, "others are compared with it"))
             return False
         key = (self._samples.prompt(ordinal).key, question.key)
-        if (verdict := self._known.get(key)) is not None:
+        if (verdict := self._known.get(key) or self._unchecked.get(key)) is not None:
+            self._heard.add(ordinal)
             done(verdict)
             return False
         if self._closing is not None:
@@ -153,12 +119,15 @@ class Hearing:
         if (asked_for := self._asking.get(key)) is not None:
             self._waiting[asked_for].append(done)
             return False
-        if (tries := self._tries.get(ordinal)) is not None and tries.failures:
-            self._tries[ordinal] = Tries()  # it was given up on, and is judged again
+        self._heard.discard(ordinal)
         self._waiting[ordinal], self._keys[ordinal], self._asking[key] = [done], key, ordinal
         if self._question_chars < _MAX_QUESTION_CHARS:
             self._remember(ordinal, question)
         return True
+
+    def is_new(self, ordinal: int) -> bool:
+        """True if nothing is known yet about the answer, and its judge may be asked."""
+        return self._closing is None and ordinal not in self._heard
 
     def close(self, reason: GiveUp) -> None:
         """Ask nothing more; requests in flight still count."""
@@ -225,9 +194,13 @@ class Hearing:
 
     def sent(self, ordinal: int, *, at: float, endpoint: str = "", place: int | None = None) -> None:
         """See `Attempts`."""
-        key = self._keys[ordinal][1]
+        key = self._key_of(ordinal)
+        self._sent(ordinal, b"" if key is None else key[1], at=at, endpoint=endpoint, place=place)
+
+    def _sent(self, ordinal: int, question: bytes, *, at: float, endpoint: str, place: int | None) -> None:
         stage = self.judge.stage
-        self._journal.append(Frame(Kind.SENT, ordinal, at, endpoint=endpoint, body=key, teacher=place, stage=stage))
+        frame = Frame(Kind.SENT, ordinal, at, endpoint=endpoint, body=question, teacher=place, stage=stage)
+        self._journal.append(frame)
         self._in_flight.add(ordinal)
         self._tries.setdefault(ordinal, Tries()).attempts += 1
 
@@ -298,27 +271,100 @@ class Hearing:
         tries, teacher = self._tries.setdefault(frame.ordinal, Tries()), self.judge.interpreter.teacher
         note(outcome, tries, endpoint=frame.endpoint, blame=blame)
         most = min(teacher.max_attempts, MAX_NONSENSE) if isinstance(outcome, Malformed) else teacher.max_attempts
-        return decide(outcome, tries, max_attempts=most, endpoints=max(1, len(teacher.urls)), blame=blame)
+        decision = decide(outcome, tries, max_attempts=most, endpoints=max(1, len(teacher.urls)), blame=blame)
+        if isinstance(decision, GiveUp):
+            self._tries[frame.ordinal] = Tries()  # for whoever has it judged again
+        return decision
 
     def _pay(self, frame: Frame, outcome: Outcome | None) -> None:
         """Count the attempt's cost."""
         judge = self.judge.interpreter
-        try:
-            question = self.prompt(frame.ordinal)
-        except (NoPrompt, AssertionError):  # recovered, and its answer is read differently now
-            question = self._samples.prompt(frame.ordinal)
-        self._state.spending.add_check(bill(judge, question, outcome), is_priced=judge.teacher.price is not None)
+        found = bill(judge, self.billed(frame.ordinal), outcome)
+        self._state.spending.add_check(found, is_priced=judge.teacher.price is not None)
 
     def _settle(self, ordinal: int, verdict: Verdict) -> None:
-        self._forget(ordinal)
-        if (waiting := self._waiting.pop(ordinal, None)) is None:
+        """The judge has said this of the answer, or is not asked again."""
+        key = self._key_of(ordinal)
+        self._heard.add(ordinal)
+        if key is None:
             return
-        key = self._keys.pop(ordinal)
-        del self._asking[key]
         if isinstance(verdict, CheckResult):
             self._known[key] = verdict
-        for done in waiting:
+        if (asked_for := self._asking.pop(key, None)) is None:  # from a batch, before it was asked here
+            if isinstance(verdict, Unchecked):
+                self._unchecked[key] = verdict
+            return
+        self._heard.add(asked_for)
+        self._forget(asked_for)
+        del self._keys[asked_for]
+        for done in self._waiting.pop(asked_for):
             done(verdict)
+
+    def _key_of(self, ordinal: int) -> Key | None:
+        """The key of the question about the answer; None if it has none, or needs no verdict."""
+        if (key := self._keys.get(ordinal)) is not None:
+            return key
+        if not self._state.verdicts.is_awaited(ordinal):
+            return None
+        try:
+            question = self._question(ordinal)
+        except NoPrompt:
+            return None
+        return None if question is None else (self._samples.prompt(ordinal).key, question.key)
+
+    # --- called by a batch lane, see `gen.worker.lanes.batch_docket`
+
+    def entry(self, ordinal: int) -> tuple[Request, str]:
+        """See `BatchAttempts`; the mark is that of the question."""
+        question = self._questions.get(ordinal) or self._question(ordinal)
+        assert question is not None, f"{self._samples.chunk.id}: sample {ordinal} is judged without a question"
+        return Request(question.messages, 0), _mark_of(question.key)
+
+    def billed(self, ordinal: int) -> Prompt:
+        """See `BatchAttempts`."""
+        try:
+            question = self._questions.get(ordinal) or self._question(ordinal)
+        except (NoPrompt, AssertionError):  # recovered, and its answer is read differently now
+            question = None
+        return self._samples.prompt(ordinal) if question is None else question
+
+    def is_settled(self, ordinal: int) -> bool:
+        """See `BatchAttempts`."""
+        return ordinal in self._heard or not self._state.verdicts.is_awaited(ordinal)
+
+    def lacks(self, ordinal: int) -> bool:
+        """See `BatchAttempts`."""
+        return ordinal in self._waiting
+
+    def was_read(self, ordinal: int, at: float) -> bool:
+        """See `BatchAttempts`."""
+        return (ordinal, at) in self._read_before
+
+    def delivered(
+        self, ordinal: int, reply: Reply, *, mark: str, at: float, latency_s: float, endpoint: str, place: int | None
+    ) -> tuple[Outcome, Decision]:
+        """See `BatchAttempts`. Of the reply to another question than the present one, only the cost counts."""
+        key = self._key_of(ordinal)
+        is_asked = key is not None and _mark_of(key[1]) == mark
+        question = key[1] if key is not None and is_asked else bytes.fromhex(mark)
+        self._sent(ordinal, question, at=at, endpoint=endpoint, place=place)
+        received = self.read(
+            self.journalled(ordinal, reply, at=at, latency_s=latency_s, endpoint=endpoint, place=place)
+        )
+        if is_asked:
+            return received.outcome, self.answered(received)
+        self._in_flight.discard(ordinal)
+        self._replied.pop(ordinal, None)
+        self._pay(received.frame, received.outcome)
+        return received.outcome, Again(0.0)
+
+    def unserved(self, ordinal: int, *, at: float, endpoint: str, place: int | None, why: str) -> None:
+        """See `BatchAttempts`."""
+        self.unanswered(ordinal, Kind.NOT_SENT, NoConnection(why), at=at, endpoint=endpoint, place=place)
+
+    def expired(self, ordinal: int, *, at: float, place: int | None, why: str) -> None:
+        """See `BatchAttempts`."""
+        self._settle(ordinal, Unchecked(f"{self.judge.interpreter.teacher.name}: {why}"))
 
     # --- recovery
 
@@ -338,9 +384,9 @@ class Hearing:
             if frame.kind is Kind.SENT:
                 frame = frame._replace(kind=Kind.DIED if died else Kind.CUT)
                 self._journal.append(frame)
+            if frame.kind not in (Kind.DIED, Kind.CUT):
+                self._read_before.add((ordinal, frame.at))
             self._restore(ordinal, frame, asked=found.get(Kind.SENT))
-        self._questions.clear()
-        self._question_chars = 0
 
     def _restore(self, ordinal: int, frame: Frame, *, asked: Frame | None) -> None:
         outcome = outcome_without_reply(frame)
@@ -348,9 +394,14 @@ class Hearing:
             outcome, verdict = self._read(frame)
             if isinstance(verdict, CheckResult) and asked is not None:
                 self._known.setdefault((self._samples.prompt(ordinal).key, asked.body), verdict)
+                self._heard.add(ordinal)
         if outcome is not None:
             self._decided(frame, outcome, None)
         self._pay(frame, outcome)
+
+
+def _mark_of(question: bytes) -> str:
+    return question[:8].hex()
 
 
 def hearings(

@@ -1,4 +1,4 @@
-"""The judges of a worker's checks: each is asked over its own lane, within its own account's limits.
+"""The judges of a worker's checks: each is asked over its own lane, within its own account's limits or in batches.
 
 The verdicts of the other checks are known before a judge is asked. The judges are then asked one after another, until a
 check rejects the answer. An answer that waits here is only a number.
@@ -6,9 +6,10 @@ check rejects the answer. An answer that waits here is only a number.
 
 import asyncio
 import functools
+import itertools
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
@@ -16,13 +17,19 @@ from stillhouse.gen.checks.base import Answer, CheckResult, Row, Unchecked, Verd
 from stillhouse.gen.checks.link import Duty
 from stillhouse.gen.clock import Clock
 from stillhouse.gen.coordination.counters import Counters
+from stillhouse.gen.dataset.batch_intents import who_of
 from stillhouse.gen.dataset.layout import ChunkId
+from stillhouse.gen.dataset.parked_chunks import OpenBatch
+from stillhouse.gen.store.base import Store
 from stillhouse.gen.teachers.account import Account
 from stillhouse.gen.teachers.client import TeacherClient
 from stillhouse.gen.teachers.transport import Transport
-from stillhouse.gen.worker.hearing import Hearing, JudgeOf
+from stillhouse.gen.worker.gathering import Case, Gathering
+from stillhouse.gen.worker.hearing import Hearing
+from stillhouse.gen.worker.judge_of import JudgeOf
 from stillhouse.gen.worker.lanes import LANES
 from stillhouse.gen.worker.lanes.base import Gate, Lane
+from stillhouse.gen.worker.lanes.batch import BatchLane
 from stillhouse.gen.worker.leased_chunk import LeasedChunk
 from stillhouse.gen.worker.tasks import Tasks
 from stillhouse.schemas.image import SentImage
@@ -86,16 +93,8 @@ class HeldHearing:
         """Whoever waits for a verdict acts on it."""
 
 
-@dataclass(slots=True)
-class _Case:
-    """An answer on its way through the checks that ask judges."""
-
-    held: LeasedChunk
-    ordinal: int
-    verdicts: list[Verdict]
-    done: Callable[[tuple[Verdict, ...]], None]
-    stages: list[int] = field(default_factory=list)
-    """The judges still to ask."""
+_AT_ONCE = 32
+"""Questions written before other tasks get their turn."""
 
 
 class Judges:
@@ -123,22 +122,57 @@ class Judges:
         ]
         """One lane for each check that asks a judge."""
         self._lanes: dict[int, Lane[HeldHearing]] = {}
-        self._waiting: defaultdict[ChunkId, defaultdict[int, list[_Case]]] = defaultdict(lambda: defaultdict(list))
+        self.batch_lanes: dict[int, BatchLane] = {}
+        """Those of judges in batch mode, by stage."""
+        self._gatherings: dict[int, Gathering] = {}
+        """By `id` of the chunk."""
+        self._waiting: defaultdict[ChunkId, defaultdict[int, list[Case]]] = defaultdict(lambda: defaultdict(list))
         """By chunk and sample: cases whose answer is compared with that sample's answer, which has not come yet."""
 
-    def begin(self, gate: Gate, *, counters: Counters, clock: Clock) -> tuple[Lane[HeldHearing], ...]:
-        """Create the judges' lanes."""
+    def begin(
+        self, gate: Gate, *, counters: Counters, clock: Clock, store: Store, keep_going: bool
+    ) -> tuple[Lane[HeldHearing], ...]:
+        """Create the judges' lanes. For `store` and `keep_going` see `Asker`."""
         for judge, client in zip(self._judges, self.clients, strict=True):
-            self._lanes[judge.stage] = LANES["online"](
+            stage = judge.stage
+            if judge.interpreter.teacher.mode == "online":
+                self._lanes[stage] = LANES["online"](
+                    client,
+                    tasks=self._tasks,
+                    listener=_Unheard(),
+                    gate=gate,
+                    counters=counters,
+                    clock=clock,
+                    goes_first=True,
+                )
+                continue
+            name = judge.interpreter.teacher.name
+            stages = [each.stage for each in self._judges if each.interpreter.teacher.name == name]
+            self._lanes[stage] = self.batch_lanes[stage] = BatchLane(
                 client,
                 tasks=self._tasks,
-                listener=_Unheard(),
+                listener=_Heard(self, self._tasks),
                 gate=gate,
                 counters=counters,
                 clock=clock,
-                goes_first=True,
+                store=store,
+                keep_going=keep_going,
+                stage=stage,
+                beside=[who_of(0, stage=each) for each in stages],
             )
         return tuple(self._lanes.values())
+
+    def open(self, held: LeasedChunk) -> None:
+        """The worker begins with the chunk: batches of its earlier owners are collected."""
+        for stage, lane in self.batch_lanes.items():
+            self._gatherings.setdefault(id(held), Gathering(held))
+            lane.take(HeldHearing(held, held.open.hearings[stage]), ())
+
+    def drop(self, held: LeasedChunk) -> None:
+        """The chunk is no longer this worker's."""
+        self._gatherings.pop(id(held), None)
+        for lane in self.batch_lanes.values():
+            lane.drop(held)
 
     def judge(
         self, held: LeasedChunk, ordinal: int, verdicts: Sequence[Verdict], done: Callable[[tuple[Verdict, ...]], None]
@@ -148,36 +182,129 @@ class Judges:
         `verdicts`: those of the checks up to the first that does not accept; a judge's place holds a placeholder.
         """
         stages = [stage for stage in sorted(self._lanes) if stage <= len(verdicts)]
-        self._next(_Case(held, ordinal, list(verdicts), done, stages))
+        self._next(Case(held, ordinal, list(verdicts), done, stages))
 
     def look(self, held: LeasedChunk, ordinals: Iterable[int] | None = None) -> None:
-        """Continue the cases that waited for the answers to these samples of the chunk; None: for any answer."""
-        if (waiting := self._waiting.get(held.open.chunk.id)) is None:
-            return
+        """Continue the cases that waited for the answers to these samples of the chunk; None: all, as nothing more is
+        asked."""
+        waiting: dict[int, list[Case]] = self._waiting.get(held.open.chunk.id, {})
         for ordinal in list(waiting) if ordinals is None else ordinals:
             for case in waiting.pop(ordinal, ()):
                 if not case.held.abandoned:
                     self._next(case)
         if not waiting:
             self._waiting.pop(held.open.chunk.id, None)
+        if (gathering := self._gatherings.get(id(held))) is not None:
+            for case in gathering.taken() if ordinals is None else ():
+                self._next(case)
+            self.gathered(held)
 
-    def _next(self, case: _Case) -> None:
+    def gathered(self, held: LeasedChunk) -> None:
+        """Ask the judges in batch mode about the chunk's answers, if no more are to come for now."""
+        gathering = self._gatherings.get(id(held))
+        if gathering is not None and gathering.is_complete:
+            gathering.is_asking = True
+            self._tasks.spawn(self._ask_together, gathering)
+
+    def heard(self, held: LeasedChunk, ordinal: int) -> None:
+        """A batch of a judge settled this: the case continues if it is still to be asked about."""
+        gathering = self._gatherings.get(id(held))
+        if gathering is None or (case := gathering.waiting.get(ordinal)) is None:
+            return
+        if not held.open.hearings[case.stage].is_new(ordinal):
+            del gathering.waiting[ordinal]
+            self._next(case)
+
+    def at_provider(self, held: LeasedChunk) -> list[OpenBatch] | None:
+        """The batches that contain the questions about all answers of the chunk that await their verdicts; None if some
+        are not in one, and may be asked about now."""
+        if not self._covers_all(held):
+            return None
+        batches = list[OpenBatch]()
+        for lane in self.batch_lanes.values():
+            if lane.fresh(held) or (found := lane.open_batches(held)) is None:
+                return None
+            batches += found.batches
+        return batches
+
+    def waits_for_room(self, held: LeasedChunk) -> bool:
+        """True if the chunk's answers only wait for batches, some of which may not be opened yet."""
+        lanes = self.batch_lanes.values()
+        return self._covers_all(held) and all(
+            (lane.is_full or not lane.fresh(held)) and lane.open_batches(held) is not None for lane in lanes
+        )
+
+    def _covers_all(self, held: LeasedChunk) -> bool:
+        if (gathering := self._gatherings.get(id(held))) is None:
+            return not held.open.state.verdicts.awaited
+        return gathering.covers_all
+
+    def _next(self, case: Case) -> None:
         if not case.stages:
             case.done(tuple(case.verdicts))
             return
-        hearing = case.held.open.hearings[case.stages[0]]
-        if (other := hearing.awaited_by(case.ordinal)) is not None:
+        hearing = case.held.open.hearings[case.stage]
+        if (gathering := self._gathering_of(case)) is not None and hearing.is_new(case.ordinal):
+            gathering.waiting[case.ordinal] = case
+            if gathering.covers_all:
+                case.held.due.set()  # it may be parked now
+            self.gathered(case.held)
+        elif (other := hearing.awaited_by(case.ordinal)) is not None:
             self._waiting[case.held.open.chunk.id][other].append(case)
-        elif hearing.ask(case.ordinal, functools.partial(self._said, case)):
-            self._lanes[case.stages[0]].take(HeldHearing(case.held, hearing), (case.ordinal,))
+        elif self._must_ask(case):
+            self._lanes[case.stage].take(HeldHearing(case.held, hearing), (case.ordinal,))
 
-    def _said(self, case: _Case, verdict: Verdict) -> None:
+    def _gathering_of(self, case: Case) -> Gathering | None:
+        """Where the case waits for its next judge; None if that is asked online."""
+        return self._gatherings.get(id(case.held)) if case.stage in self.batch_lanes else None
+
+    def _must_ask(self, case: Case) -> bool:
+        """True if the case's next judge must be asked now; otherwise the case has its verdict, or will have it."""
+        if (gathering := self._gathering_of(case)) is not None:
+            gathering.asked += 1
+        return case.held.open.hearings[case.stage].ask(case.ordinal, functools.partial(self._said, case))
+
+    async def _ask_together(self, gathering: Gathering) -> None:
+        held = gathering.held
+        for stage, cases in itertools.groupby(gathering.taken(), key=lambda case: case.stage):
+            ordinals = []
+            for number, case in enumerate(cases, 1):
+                if held.abandoned:
+                    return
+                if self._must_ask(case):
+                    ordinals.append(case.ordinal)
+                if number % _AT_ONCE == 0:
+                    await asyncio.sleep(0)
+            self.batch_lanes[stage].take(HeldHearing(held, held.open.hearings[stage]), ordinals)
+        gathering.is_asking = False
+        self.gathered(held)
+        held.due.set()
+
+    def _said(self, case: Case, verdict: Verdict) -> None:
+        if (gathering := self._gathering_of(case)) is not None:
+            gathering.asked -= 1
         stage = case.stages.pop(0)
         case.verdicts[stage - 1] = verdict
         if isinstance(verdict, Unchecked) or (isinstance(verdict, CheckResult) and not verdict.accepted):
             del case.verdicts[stage:]
             case.stages.clear()
         self._next(case)
+
+
+class _Heard:
+    """The `Listener` of the lane of a judge in batch mode."""
+
+    def __init__(self, judges: Judges, tasks: Tasks) -> None:
+        self._judges = judges
+        self._tasks = tasks
+
+    def heard(self, held: LeasedChunk, ordinal: int) -> None:
+        """See `Listener`."""
+        self._judges.heard(held, ordinal)
+
+    def wants_more(self) -> None:
+        """See `Listener`."""
+        self._tasks.changed.set()
 
 
 class _Unheard:

@@ -23,7 +23,7 @@ from stillhouse.gen.journal.journals import Journals, LiveJournal, journal_root,
 from stillhouse.gen.store.base import Store
 from stillhouse.gen.worker.chunk_samples import TeacherOf
 from stillhouse.gen.worker.earlier_answers import Kept, kept_answers
-from stillhouse.gen.worker.hearing import JudgeOf
+from stillhouse.gen.worker.judge_of import JudgeOf
 from stillhouse.gen.worker.open_chunk import OpenChunk
 from stillhouse.gen.worker.sealing import Sealer
 from stillhouse.gen.worker.unchecked_answers import unchecked_answers
@@ -71,7 +71,12 @@ class LeasedChunk:
         """Number of samples that no longer need to be asked."""
         return self.open.state.asked - self.open.left
 
-    # --- called by its lanes, see `gen.worker.lanes.base.Docket`
+    # --- called by its lanes, see `Docket` in `gen.worker.lanes.base`, and `BatchDocket` beside it
+
+    @property
+    def held(self) -> "LeasedChunk":
+        """See `BatchDocket`."""
+        return self
 
     @property
     def attempts(self) -> OpenChunk:

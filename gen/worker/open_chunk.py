@@ -8,13 +8,15 @@ from stillhouse.gen.dataset.chunk import Chunk
 from stillhouse.gen.dataset.series import SeriesKey
 from stillhouse.gen.journal.file import JournalFile
 from stillhouse.gen.journal.frames import Frame, Kind
-from stillhouse.gen.teachers.outcome import Ambiguous, NoConnection
+from stillhouse.gen.teachers.outcome import Ambiguous, NoConnection, Outcome
+from stillhouse.gen.teachers.protocols.base import Request
 from stillhouse.gen.teachers.retry import Blame, Decision, GiveUp, MoveOn, Pause
 from stillhouse.gen.teachers.transport import Reply
 from stillhouse.gen.worker.chunk_samples import ChunkSamples, TeacherOf
 from stillhouse.gen.worker.chunk_state import ChunkState
 from stillhouse.gen.worker.decision_frames import AccountBlamed, Decided, JudgedAgain, MovedOn, Reopened, decided_frame
-from stillhouse.gen.worker.hearing import JudgeOf, hearings
+from stillhouse.gen.worker.hearing import hearings
+from stillhouse.gen.worker.judge_of import JudgeOf
 from stillhouse.gen.worker.recovery import Recovery
 from stillhouse.gen.worker.replies import Journalled, Received, reply_frame, unanswered_frame
 from stillhouse.schemas.prompt import Prompt
@@ -126,6 +128,41 @@ class OpenChunk:
     def is_wanted(self, ordinal: int) -> bool:
         """True: every sample handed out is asked."""
         return True
+
+    # --- called by a batch lane, see `gen.worker.lanes.batch_docket`
+
+    def entry(self, ordinal: int) -> tuple[Request, str]:
+        """See `BatchAttempts`; a sample is always asked the same."""
+        prompt, source = self.samples.prompt(ordinal), self.chunk.images
+        images = source.read(prompt) if prompt.images and source is not None else ()
+        number = ordinal % self.samples.per_series
+        return Request(prompt.messages, number, images=images, tools=prompt.tools or ()), ""
+
+    def billed(self, ordinal: int) -> Prompt:
+        """See `BatchAttempts`."""
+        return self.samples.prompt(ordinal)
+
+    def is_settled(self, ordinal: int) -> bool:
+        """See `BatchAttempts`."""
+        return self.state.is_settled(ordinal)
+
+    def lacks(self, ordinal: int) -> bool:
+        """See `BatchAttempts`."""
+        return self.state.schedule.lacks(ordinal)
+
+    def was_read(self, ordinal: int, at: float) -> bool:
+        """See `BatchAttempts`."""
+        return (ordinal, at) in self.recovered
+
+    def delivered(
+        self, ordinal: int, reply: Reply, *, mark: str, at: float, latency_s: float, endpoint: str, place: int | None
+    ) -> tuple[Outcome, Decision]:
+        """See `BatchAttempts`."""
+        self.state.sent(ordinal)
+        received = self.received(ordinal, reply, at=at, latency_s=latency_s, endpoint=endpoint, place=place)
+        return received.outcome, self.answered(received)
+
+    # --- what follows
 
     def was_carried(self, ordinal: int) -> bool:
         """True if its answer comes from an earlier shard, where no check could judge it."""

@@ -23,7 +23,7 @@ from stillhouse.gen.worker.checking import Checker, Intake, Judging
 from stillhouse.gen.worker.chunk_checking import ChunkChecker
 from stillhouse.gen.worker.descriptors import free_for_connections
 from stillhouse.gen.worker.fence import Fence
-from stillhouse.gen.worker.hearing import judges_of
+from stillhouse.gen.worker.judge_of import judges_of
 from stillhouse.gen.worker.judges import Judges, LetPass
 from stillhouse.gen.worker.lanes.base import Gate
 from stillhouse.gen.worker.leased_chunk import Hands

@@ -151,7 +151,7 @@ class Scene:
         out = server.data / server.bucket / self.name / "out"
         dataset = (out / "_stillhouse" / "id").read_text()
         numbers = itertools.product(range(CHUNKS), range(4))
-        intents = {intent_id(dataset, ChunkId(0, chunk), place=0, n=n) for chunk, n in numbers}
+        intents = {intent_id(dataset, ChunkId(0, chunk), who="0", n=n) for chunk, n in numbers}
         mine = [line for line in served if line["key"].partition("-")[0] in intents]
         if self._api == "bedrock":  # its replies have no ids
             mine = [line | {"id": line["prompt"]} for line in mine]

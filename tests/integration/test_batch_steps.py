@@ -91,7 +91,7 @@ class Killed:
 
     def _written(self, when: str, key: str) -> None:
         """In a thread of the run."""
-        if when == self._step.when and WRITES.get(self._step.what, "no key") in key:
+        if when == self._step.when and WRITES.get(self._step.what, self._step.what) in key:
             self._loop.call_soon_threadsafe(self._kill)
             raise StoreAway("killed")
 

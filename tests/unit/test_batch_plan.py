@@ -41,6 +41,37 @@ def test_batches_cost_half_and_take_days() -> None:
     assert plan_of_batches(Workload(recipe(), samples=1000, chars_per_prompt=400)) is None
 
 
+def test_batches_of_verdicts_come_after_the_answers() -> None:
+    """Ten chunks, five at a time: two days for each of the judge's two checks, after six minutes of answers."""
+    judge: dict[str, Any] = {
+        "name": "j",
+        "role": "judge",
+        "base_url": "https://api.openai.com/v1",
+        "model": "gpt-5.1",
+        "mode": "batch",
+    }
+    judge |= {"terms": TERMS, "batch": {"max_open": 5}, "price": PRICE, "ask": {"max_tokens": 100}}
+    checks = [
+        {"judge": {"name": name, "teacher": "j", "template": "Score it.\n", "accept_if": "> 2"}} for name in ("a", "b")
+    ]
+    teacher = {"name": "t", "base_url": "https://api.openai.com/v1", "model": "gpt-5.1", "terms": TERMS, "price": PRICE}
+    teacher["limits"] = {"requests_per_minute": 100}
+    judged = recipe_of(
+        Path("/data"),
+        ask={"max_tokens": 100},
+        teachers=[teacher, judge],
+        checks=checks,
+        dataset={"path": "/data", "prompts_per_shard": 100},
+    )
+    load = Workload(judged, samples=1000, chars_per_prompt=400)
+    plan = plan_of_batches(load)
+    assert plan is not None
+    assert plan.hours == pytest.approx(1 / 6 + 2 * 48)
+    assert plan.bound_by.endswith(", then batches of j, then batches of j")
+    assert (plan.batches, plan.at_once) == (20, 10)
+    assert plan.usd == pytest.approx(1.1)
+
+
 def test_batches_and_then_online_cost_something_between() -> None:
     """At most what asking online costs, and half of it if batches answer everything; it takes as long as batches."""
     asked = recipe(mode="batch-then-online", price=PRICE, limits={"requests_per_minute": 100})

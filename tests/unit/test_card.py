@@ -86,7 +86,7 @@ def test_batches_are_in_card_and_report_by_state_and_at_their_price(tmp_path: Pa
     batched = LLAMA | {"price": {"input": 1, "output": 2}, "mode": "batch", "profile": "openai"}
     recipe = part_of_a_dataset(tmp_path, teachers=[batched])
     store = open_dataset(recipe)
-    intents = Intents(store, place=0)
+    intents = Intents(store, who="0")
     for number in (0, 1):
         intents.decide(ChunkId(0, number), 0, [0], at=1e9, url="http://t/v1", kept_days=2)
     intents.expired(ChunkId(0, 0), 0, [0])

@@ -39,7 +39,8 @@ def judged(root: Path, *, check: Any = None, judge: Any = None, **changes: Any) 
         ({"check": {"against": "sim"}}, "checks.0.judge.against", "only under `route: each`"),
         ({"checks": []}, "teachers.1.role", "no check asks the judge gpt"),
         ({"judge": {"ask": {"schema": {"type": "object"}}}}, "teachers.1.ask.schema", "leave it out"),
-        ({"judge": {"mode": "batch"}}, "teachers.1.mode", "asked online"),
+        ({"judge": {"mode": "batch-then-online"}}, "teachers.1.mode", "either in batches or online"),
+        ({"judge": {"mode": "batch", "stream": True}}, "teachers.1.stream", "never as a stream"),
         ({"teachers": []}, "teachers", "got only judges"),
     ],
 )

@@ -96,7 +96,7 @@ async def test_a_thousand_parked_chunks_cost_next_to_nothing(tmp_path: Path) -> 
     recipe = batched_recipe(tmp_path)
     index(recipe)
     store, clock = open_dataset(recipe), ManualClock(now=1e6)
-    intents = Intents(store, place=0)
+    intents = Intents(store, who="0")
     for number in range(1000):
         stored = intents.decide(ChunkId(0, number), 0, [0], at=clock.time(), url="http://t")
         assert stored is not None
@@ -140,7 +140,7 @@ async def test_what_a_parked_chunk_has_settled_stays_counted(tmp_path: Path) -> 
     await queue.park("a", grant.chunk, Parked(batches=(batch,), settled=7), Counters())
     stats = await queue.stats()
     assert (stats.parked, stats.open_settled, stats.open_batches) == (1, 7, {recipe.teachers[0].name: 1})
-    Intents(store, place=0).decide(grant.chunk, 0, [0], at=clock.time(), url="http://t")
+    Intents(store, who="0").decide(grant.chunk, 0, [0], at=clock.time(), url="http://t")
     store_parked(store, grant.chunk, Parked(batches=(batch,), settled=7))
     later = PromptQueue(recipe, workers=1, store=store, clock=clock, background=lambda work: work())
     assert (await later.stats()).open_settled == 7

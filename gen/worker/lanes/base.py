@@ -223,7 +223,7 @@ class Lane(typing.Protocol[_ContraT]):
         """Size of the largest reply so far."""
         ...
 
-    def take(self, held: _ContraT, ordinals: Iterable[int]) -> None:
+    def take(self, held: _ContraT, ordinals: Iterable[int], /) -> None:
         """Ask these samples of the chunk."""
         ...
 

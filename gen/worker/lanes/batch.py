@@ -5,12 +5,12 @@ for its batch until it is found, or counts as never created (`batch_search`).
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Collection, Coroutine, Iterable
 from typing import Any, NamedTuple
 
 from stillhouse.gen.clock import Clock
 from stillhouse.gen.coordination.counters import Counters
-from stillhouse.gen.dataset.batch_intents import Intents
+from stillhouse.gen.dataset.batch_intents import Intents, who_of
 from stillhouse.gen.dataset.parked_chunks import OpenBatch
 from stillhouse.gen.store.base import Store
 from stillhouse.gen.teachers.batches import batches_of
@@ -19,6 +19,7 @@ from stillhouse.gen.teachers.expense import NOTHING, Expense
 from stillhouse.gen.worker.lanes.base import Gate, Listener
 from stillhouse.gen.worker.lanes.batch_calls import BatchCalls
 from stillhouse.gen.worker.lanes.batch_creation import BatchCreation
+from stillhouse.gen.worker.lanes.batch_docket import BatchDocket
 from stillhouse.gen.worker.lanes.batch_following import BatchFollowing
 from stillhouse.gen.worker.lanes.batch_looks import BatchLooks
 from stillhouse.gen.worker.lanes.batch_money import BatchMoney
@@ -51,7 +52,10 @@ class BatchLane:
         clock: Clock,
         store: Store,
         keep_going: bool,
+        stage: int = 0,
+        beside: Collection[str] = (),
     ) -> None:
+        """`stage`: the number of the check whose judge is asked, if it is one; `beside`: see `Intents`."""
         self.account = client.account
         self._client = client
         self._worker_tasks = tasks
@@ -60,11 +64,15 @@ class BatchLane:
         self._counters = counters
         self._clock = clock
         self._place = client.interpreter.place or 0
+        self._stage = stage
+        self.teacher = client.teacher.name
+        self.who = who_of(self._place, stage=stage)
+        """Who is asked, see `batch_intents`."""
         self._api = batches_of(client.teacher, client.teacher.batch)
         calls = BatchCalls(client, self._api, counters=counters)
         self._looks = BatchLooks(client, self._api, calls=calls)
         self._money = BatchMoney(client, purse=gate.purse, listener=listener)
-        self._intents = Intents(store, place=self._place)
+        self._intents = Intents(store, who=self.who, beside=beside)
         search = BatchSearch(self._api, calls=calls, intents=self._intents, gate=gate, clock=clock)
         self._results = BatchResults(
             client,
@@ -148,11 +156,11 @@ class BatchLane:
         chunks = sum(not work.is_over for work in self._works.values())
         return not self.is_full and chunks < self._client.teacher.batch.max_open
 
-    def take(self, held: LeasedChunk, ordinals: Iterable[int]) -> None:
-        """Ask these samples of the chunk."""
-        work = self._works.get(id(held))
+    def take(self, docket: BatchDocket, ordinals: Iterable[int]) -> None:
+        """Ask these samples of the chunk, and collect what its earlier owners asked here."""
+        work = self._works.get(id(docket.held))
         if work is None:
-            work = self._works[id(held)] = Work(held)
+            work = self._works[id(docket.held)] = Work(docket)
             self._spawn(self._keep, work)
         work.waiting.update(dict.fromkeys(ordinals))
         work.changed.set()
@@ -171,20 +179,23 @@ class BatchLane:
         found = AtProvider(0, [])
         if (work := self._works.get(id(held))) is None:
             return found
+        if not work.is_known:
+            return None
         for intent in work.intents.values():
             if not intent.may_rest:
                 return None
-            found.batches.append(intent.at_provider(self._place))
+            found.batches.append(intent.at_provider(self._place, stage=self._stage))
             waiting = sum(each in work.waiting for each in work.unsettled(intent))
             found = found._replace(samples=found.samples + waiting)
         if self._api.names:
-            found.batches.extend(each.at_provider(self._place, is_missing=True) for each in work.missing.values())
+            missing = work.missing.values()
+            found.batches.extend(each.at_provider(self._place, stage=self._stage, is_missing=True) for each in missing)
         return found
 
-    def waiting_for_room(self, held: LeasedChunk) -> int:
-        """Samples of the chunk that wait until the teacher may have another batch."""
+    def fresh(self, held: LeasedChunk) -> int:
+        """Samples of the chunk that wait to be put into a batch."""
         work = self._works.get(id(held))
-        return len(work.fresh) if self.is_full and work is not None else 0
+        return 0 if work is None else len(work.fresh)
 
     async def is_running(self, batch: OpenBatch) -> bool:
         """Look at the batch of a parked chunk once; a batch that can't be looked at now counts as running."""
@@ -213,7 +224,7 @@ class BatchLane:
                     work.missing[known.n] = intent
             else:
                 work.intents[known.n] = intent
-                worst = await asyncio.to_thread(self._money.worst, work.held, work.unread(intent))
+                worst = await asyncio.to_thread(self._money.worst, work, work.unread(intent))
                 intent.worst = sum(worst, NOTHING)
                 self._spawn(self._following.follow, work, intent)
         work.is_known = True

@@ -13,13 +13,12 @@ from stillhouse.gen.teachers.batches.base import MAX_INPUT_BYTES, BatchApi, Batc
 from stillhouse.gen.teachers.batches.calls import called
 from stillhouse.gen.teachers.client import TeacherClient
 from stillhouse.gen.teachers.expense import NOTHING
-from stillhouse.gen.teachers.protocols.base import Request
 from stillhouse.gen.teachers.transport import Lost, NotSent
 from stillhouse.gen.worker.lanes.base import Gate, Listener
 from stillhouse.gen.worker.lanes.batch_calls import BatchCalls, pause, was_not_created
 from stillhouse.gen.worker.lanes.batch_money import BatchMoney
 from stillhouse.gen.worker.lanes.batch_search import BatchSearch
-from stillhouse.gen.worker.lanes.batch_work import OpenIntent, Work
+from stillhouse.gen.worker.lanes.batch_work import OpenIntent, Work, request_id
 from stillhouse.gen.worker.leased_chunk import LeasedChunk
 
 FULL_S = 5.0
@@ -73,14 +72,16 @@ class BatchCreation:
                 return None
             if (late := await self.late(work)) is not None:
                 return late
-            worst = await self._money.reserve(work.held, ordinals)
+            if not await work.made_safe():  # what is asked may follow from what came before, as a judge's questions do
+                return None
+            worst = await self._money.reserve(work, ordinals)
             if work.is_over or self._gate.stopping or (self._money.is_limited and not worst):
                 self._money.give_back(worst)
                 return None
             chunk, url = work.held.open.chunk.id, self._client.teacher.urls[0]
             name = partial(self._intents.name, chunk, work.next)
             ordinals = ordinals[: len(worst)] if worst else ordinals
-            lines = await asyncio.to_thread(self._lines, work.held, ordinals, await asyncio.to_thread(name), url)
+            lines = await asyncio.to_thread(self._lines, work, ordinals, await asyncio.to_thread(name), url)
             ordinals = ordinals[: len(lines)]
             decide = partial(
                 self._intents.decide,
@@ -120,7 +121,7 @@ class BatchCreation:
         been created."""
         async with self._repeating:
             await self._gate.passed()
-            lines = partial(self._lines, work.held, [*intent.stored.ordinals()], intent.stored.id)
+            lines = partial(self._lines, work, [*intent.stored.ordinals()], intent.stored.id)
             return await self._created(work, intent, await asyncio.to_thread(lines, self._calls.url_of(intent.stored)))
 
     async def _may_open(self) -> None:
@@ -136,18 +137,15 @@ class BatchCreation:
             self.has_most = False
         await self._gate.fence.open()
 
-    def _lines(self, held: LeasedChunk, ordinals: Iterable[int], intent: str, url: str) -> list[bytes]:
+    def _lines(self, work: Work, ordinals: Iterable[int], intent: str, url: str) -> list[bytes]:
         """Lines of input for these samples, as many as fit into a batch; in a thread."""
-        samples, protocol, access = held.open.samples, self._client.interpreter.protocol, self._client.access(url)
+        protocol, access = self._client.interpreter.protocol, self._client.access(url)
         room = min(MAX_INPUT_BYTES, self._api.max_bytes)
         lines: list[bytes] = []
         for ordinal in ordinals:
-            prompt = samples.prompt(ordinal)
-            source = held.open.chunk.images
-            images = source.read(prompt) if prompt.images and source is not None else ()
-            ask = Request(prompt.messages, ordinal % samples.per_series, images=images, tools=prompt.tools or ())
+            ask, mark = work.attempts.entry(ordinal)
             request = protocol.request(ask, base_url=url, key=access.key, now=access.now)
-            line = self._api.line(f"{intent}-{ordinal}", request)
+            line = self._api.line(request_id(intent, ordinal, mark), request)
             room -= len(line) + 1
             if room < 0 and lines:
                 break

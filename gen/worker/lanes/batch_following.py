@@ -7,7 +7,7 @@ from functools import partial
 from stillhouse.gen.clock import Clock
 from stillhouse.gen.coordination.counters import Counters, Tally
 from stillhouse.gen.dataset.batch_intents import Intents, StoredIntent, created_elsewhere
-from stillhouse.gen.errors import StoreAway, TeacherPaused
+from stillhouse.gen.errors import TeacherPaused
 from stillhouse.gen.teachers.batches.base import Batch, BatchApi
 from stillhouse.gen.teachers.client import TeacherClient
 from stillhouse.gen.worker.lanes.base import Gate, Listener
@@ -73,7 +73,7 @@ class BatchFollowing:
         try:
             end = BatchEnd() if batch is None else await self._results.collected(work, intent, batch)
             self._tally.batches_ended += batch is not None
-            if not await self._made_safe(work):
+            if not await work.made_safe():
                 return
             await asyncio.to_thread(partial(self._intents.ended, held.open.chunk.id, intent.n))
             intent.has_ended = True
@@ -93,22 +93,11 @@ class BatchFollowing:
     def _tally(self) -> Tally:
         return self._counters.of(self._client.teacher.name)
 
-    async def _made_safe(self, work: Work) -> bool:
-        """Ship everything known about the chunk; False if it was sealed meanwhile, or is another worker's."""
-        try:
-            if not work.is_over:
-                await asyncio.to_thread(work.held.open.journal.sync)
-                await asyncio.to_thread(work.held.shipper.ship)
-        except (StoreAway, OSError):
-            if not work.is_over:  # otherwise its journal is gone
-                raise
-        return not work.is_over
-
     def _go_on(self, work: Work, intent: OpenIntent, end: BatchEnd) -> None:
         """Ask again what the batch left open."""
         work.expired.update(end.expired)
         del work.intents[intent.n]
-        lacks = work.held.open.state.schedule.lacks
+        lacks = work.attempts.lacks
         work.waiting.update({each: None for each in work.unsettled(intent) if lacks(each)})
         work.changed.set()
         if not work.is_over:

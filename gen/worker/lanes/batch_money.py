@@ -13,7 +13,6 @@ from stillhouse.gen.teachers.outcome import Outcome
 from stillhouse.gen.worker.lanes.base import Listener
 from stillhouse.gen.worker.lanes.batch_work import OpenIntent, Work
 from stillhouse.gen.worker.leased_chunk import LeasedChunk
-from stillhouse.gen.worker.open_chunk import OpenChunk
 from stillhouse.gen.worker.purse import Purse
 
 SHORT_S = 10.0
@@ -35,18 +34,18 @@ class BatchMoney:
         """True if there is a budget."""
         return self._purse.is_limited
 
-    def worst(self, held: LeasedChunk, ordinals: Iterable[int]) -> list[Expense]:
+    def worst(self, work: Work, ordinals: Iterable[int]) -> list[Expense]:
         """The maximum cost of each of these samples; empty without a budget. Slow: call it in a thread."""
         if not self._purse.is_limited:
             return []
-        interpreter, samples = self._client.interpreter, held.open.samples
-        return [interpreter.worst_case(samples.prompt(ordinal)) for ordinal in ordinals]
+        worst_case, billed = self._client.interpreter.worst_case, work.attempts.billed
+        return [worst_case(billed(ordinal)) for ordinal in ordinals]
 
-    async def reserve(self, held: LeasedChunk, ordinals: Sequence[int]) -> Sequence[Expense]:
+    async def reserve(self, work: Work, ordinals: Sequence[int]) -> Sequence[Expense]:
         """Wait for money, and reserve what these samples, or the first of them, may cost; empty without a budget."""
         if not self._purse.is_limited:
             return ()
-        worst = await asyncio.to_thread(self.worst, held, ordinals)
+        worst = await asyncio.to_thread(self.worst, work, ordinals)
         waits = asyncio.create_task(self._purse.reserve_some(worst))
         try:
             done, _ = await asyncio.wait([waits], timeout=SHORT_S)
@@ -66,10 +65,10 @@ class BatchMoney:
         """Put aside what its batch may cost, for whoever collects it."""
         self._purse.batch_begins(work.held.open.chunk.id, intent.worst)
 
-    def spend(self, opened: OpenChunk, ordinal: int, outcome: Outcome) -> None:
+    def spend(self, work: Work, ordinal: int, outcome: Outcome) -> None:
         """The sample's result came from a batch."""
         if self._purse.is_limited:
-            self._purse.spend(bill(self._client.interpreter, opened.samples.prompt(ordinal), outcome).expense)
+            self._purse.spend(bill(self._client.interpreter, work.attempts.billed(ordinal), outcome).expense)
 
     def ended(self, work: Work, intent: OpenIntent) -> None:
         """All results of its batch are settled: what was put aside for it is free again."""

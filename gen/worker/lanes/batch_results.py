@@ -76,12 +76,15 @@ class BatchResults:
 
         def take(line: bytes) -> None:
             result = self._api.read(line)
-            if isinstance(result, Unreadable) or (ordinal := intent.ordinal(result.key)) not in left:
-                return  # no result, another intent's, or one that came before
+            if isinstance(result, Unreadable) or (asked := intent.asked_in(result.key)) is None:
+                return  # no result, or another intent's
+            ordinal, mark = asked
+            if ordinal not in left:
+                return  # one that came before
             left.discard(ordinal)
             if isinstance(result, Unserved):
                 unserved.append(ordinal)
-            elif isinstance(decision := self._answered(work, intent, ordinal, result.reply), Pause):
+            elif isinstance(decision := self._answered(work, intent, ordinal, result.reply, mark=mark), Pause):
                 end.pause = decision.reason
 
         is_whole = await self._calls.download(batch, intent.stored, take)
@@ -113,28 +116,27 @@ class BatchResults:
 
     def _is_known(self, work: Work, intent: OpenIntent, ordinal: int) -> bool:
         """True if the journal has the result of the sample in this batch, or nobody needs it."""
-        opened = work.held.open
-        return work.is_over or opened.state.is_settled(ordinal) or (ordinal, intent.stored.at) in opened.recovered
+        attempts = work.attempts
+        return work.is_over or attempts.is_settled(ordinal) or attempts.was_read(ordinal, intent.stored.at)
 
-    def _answered(self, work: Work, intent: OpenIntent, ordinal: int, reply: Reply) -> Decision | None:
+    def _answered(self, work: Work, intent: OpenIntent, ordinal: int, reply: Reply, *, mark: str) -> Decision | None:
         if self._is_known(work, intent, ordinal):
             return None
-        opened, at, client = work.held.open, intent.stored.at, self._client
+        at, client = intent.stored.at, self._client
         body = without_keys(reply.body, keys=client.interpreter.keys)
         self.largest_reply_bytes = max(self.largest_reply_bytes, len(body))
-        opened.state.sent(ordinal)
         latency_s = max(0.0, self._clock.time() - at)
-        received = opened.received(
+        outcome, decision = work.attempts.delivered(
             ordinal,
             reply._replace(body=body),
+            mark=mark,
             at=at,
             latency_s=latency_s,
             endpoint=self._host_of(intent),
             place=self._place,
         )
-        decision = opened.answered(received)
-        self._money.spend(opened, ordinal, received.outcome)
-        outcome, tally = received.outcome, self._counters.of(client.teacher.name)
+        self._money.spend(work, ordinal, outcome)
+        tally = self._counters.of(client.teacher.name)
         tally.requests += 1
         if isinstance(outcome, Completion):
             tally.answered(outcome.usage, usd=client.interpreter.cost_usd(outcome), latency_s=latency_s)
@@ -146,26 +148,25 @@ class BatchResults:
     def _lost(self, work: Work, intent: OpenIntent, ordinal: int, why: str) -> None:
         if self._is_known(work, intent, ordinal):
             return
-        at, endpoint, opened = intent.stored.at, self._host_of(intent), work.held.open
-        opened.sent(ordinal, at=at, endpoint=endpoint, place=self._place)
-        opened.unanswered(ordinal, Kind.LOST, Ambiguous(why), at=at, place=self._place, endpoint=endpoint)
-        self._money.spend(opened, ordinal, Ambiguous(why))
+        at, endpoint, attempts = intent.stored.at, self._host_of(intent), work.attempts
+        attempts.sent(ordinal, at=at, endpoint=endpoint, place=self._place)
+        attempts.unanswered(ordinal, Kind.LOST, Ambiguous(why), at=at, place=self._place, endpoint=endpoint)
+        self._money.spend(work, ordinal, Ambiguous(why))
         self._ended(work, ordinal)
 
     def _unserved(self, work: Work, intent: OpenIntent, ordinal: int, *, counts: bool) -> None:
         """The sample got no answer; it is given up on if it `counts`, and was in `MAX_EXPIRED` such batches."""
-        opened = work.held.open
-        if work.is_over or opened.state.is_settled(ordinal):
+        if work.is_over or work.attempts.is_settled(ordinal):
             return
         why, at = "the provider did not reach it", intent.stored.at
         if not self._is_known(work, intent, ordinal):
-            opened.unserved(ordinal, at=at, endpoint=self._host_of(intent), place=self._place, why=why)
+            work.attempts.unserved(ordinal, at=at, endpoint=self._host_of(intent), place=self._place, why=why)
         self._expires(work, intent, ordinal, why, counts=counts)
 
     def _deleted(self, work: Work, intent: OpenIntent, ordinal: int) -> None:
         """The sample may have been answered and billed; otherwise it is treated as if the provider had not reached
         it."""
-        if work.is_over or work.held.open.state.is_settled(ordinal):
+        if work.is_over or work.attempts.is_settled(ordinal):
             return
         why = "its batch's results were deleted before they were collected"
         self._lost(work, intent, ordinal, why)
@@ -175,7 +176,7 @@ class BatchResults:
         times = work.expired[ordinal] + counts
         if times >= MAX_EXPIRED:
             why = f"{why} ({times} batches)"
-            work.held.open.expired(ordinal, at=intent.stored.at, place=self._place, why=why)
+            work.attempts.expired(ordinal, at=intent.stored.at, place=self._place, why=why)
         self._ended(work, ordinal)
 
     def _host_of(self, intent: OpenIntent) -> str:

@@ -80,7 +80,7 @@ class BatchSearch:
         def take(line: bytes) -> None:
             nonlocal is_ours
             if not is_ours and isinstance(result := self._api.read(line), (Answered, Unserved)):
-                is_ours = intent.ordinal(result.key) is not None
+                is_ours = intent.asked_in(result.key) is not None
 
         await self._calls.download(batch, intent.stored, take)
         return is_ours

@@ -2,19 +2,25 @@
 
 import asyncio
 import contextlib
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 
 from stillhouse.gen.dataset.batch_intents import StoredIntent
 from stillhouse.gen.dataset.parked_chunks import OpenBatch
+from stillhouse.gen.errors import StoreAway
 from stillhouse.gen.teachers.batches.base import Intent
 from stillhouse.gen.teachers.expense import NOTHING, Expense
+from stillhouse.gen.worker.lanes.batch_docket import BatchAttempts, BatchDocket
 from stillhouse.gen.worker.leased_chunk import LeasedChunk
 
 LOOK_S = (1.0, 300.0)
 """Time between two looks at a batch: half its age, within these bounds."""
 PARK_AFTER_S = 5.0
 """A chunk is parked only once its batches are this old: small ones may have ended by then."""
+
+
+_KEY = re.compile(r"([0-9a-f]{24})-([0-9]{1,9})(?:-([0-9a-f]{16}))?")
 
 
 @dataclass(slots=True, eq=False)
@@ -39,14 +45,15 @@ class OpenIntent:
         """The intent in the form in which a batch API looks for it."""
         return Intent(self.stored.id, sum(count for _, count in self.stored.samples), self.stored.at)
 
-    def at_provider(self, place: int, *, is_missing: bool = False) -> OpenBatch:
-        """Its batch, as it is recorded for a parked chunk.
+    def at_provider(self, place: int, *, stage: int, is_missing: bool = False) -> OpenBatch:
+        """Its batch, as it is recorded for a parked chunk; for `place` and `stage` see `OpenBatch`.
 
         `is_missing`: it was given up on, and is only to be cancelled if a listing shows it late.
         """
         ids = self.candidates if self.batch is None else (self.batch,)
         return OpenBatch(
             place=place,
+            stage=stage,
             n=self.n,
             at=self.stored.at,
             url=self.stored.url,
@@ -54,17 +61,17 @@ class OpenIntent:
             missing=self.stored.id if is_missing else "",
         )
 
-    def ordinal(self, key: str) -> int | None:
-        """The sample in the id of a request; None if it belongs to another intent."""
-        intent, _, ordinal = key.rpartition("-")
-        return int(ordinal) if intent == self.stored.id and ordinal.isdecimal() and len(ordinal) < 10 else None
+    def asked_in(self, key: str) -> tuple[int, str] | None:
+        """The sample and the mark in a `request_id`; None if it belongs to another intent."""
+        match = _KEY.fullmatch(key)
+        return (int(match[2]), match[3] or "") if match is not None and match[1] == self.stored.id else None
 
 
 @dataclass(slots=True, eq=False)
 class Work:
     """A chunk in the lane."""
 
-    held: LeasedChunk
+    docket: BatchDocket
     is_known: bool = False
     """True once the intents that earlier owners left open were read."""
     waiting: dict[int, None] = field(default_factory=dict)
@@ -82,6 +89,16 @@ class Work:
     """Set once the chunk is no longer this worker's."""
 
     @property
+    def held(self) -> LeasedChunk:
+        """The chunk."""
+        return self.docket.held
+
+    @property
+    def attempts(self) -> BatchAttempts:
+        """The lane's requests for it."""
+        return self.docket.attempts
+
+    @property
     def is_over(self) -> bool:
         """True if nothing more is asked for the chunk here."""
         return self.held.abandoned or self.held.open.left == 0
@@ -94,25 +111,36 @@ class Work:
     @property
     def fresh(self) -> list[int]:
         """Samples that wait, and are not in a batch."""
-        settled = self.held.open.state.is_settled
+        settled = self.attempts.is_settled
         out = {each for intent in self.intents.values() for each in intent.stored.ordinals()}
         return [each for each in self.waiting if each not in out and not settled(each)]
 
     def unsettled(self, intent: OpenIntent) -> list[int]:
         """Samples of the intent that are not decided."""
-        is_settled = self.held.open.state.is_settled
+        is_settled = self.attempts.is_settled
         return [each for each in intent.stored.ordinals() if not is_settled(each)]
 
     def unread(self, intent: OpenIntent) -> list[int]:
         """Samples of the intent whose results earlier owners did not collect; what the others cost is spent."""
-        recovered, at = self.held.open.recovered, intent.stored.at
-        return [each for each in self.unsettled(intent) if (each, at) not in recovered]
+        at = intent.stored.at
+        return [each for each in self.unsettled(intent) if not self.attempts.was_read(each, at)]
 
     def awaits(self, intent: OpenIntent, *, age_s: float) -> None:
         """The intent needs nothing until its batch ends: the chunk may be parked once it is old enough."""
         intent.may_rest = age_s >= PARK_AFTER_S
         if intent.may_rest:
             self.held.due.set()
+
+    async def made_safe(self) -> bool:
+        """Ship everything known about the chunk; False if it was sealed meanwhile, or is another worker's."""
+        try:
+            if not self.is_over:
+                await asyncio.to_thread(self.held.open.journal.sync)
+                await asyncio.to_thread(self.held.shipper.ship)
+        except (StoreAway, OSError):
+            if not self.is_over:  # otherwise its journal is gone
+                raise
+        return not self.is_over
 
     async def until_changed(self) -> None:
         """Wait until there may be something to ask, but no longer than between two looks."""
@@ -129,3 +157,8 @@ class Work:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self.dropped.wait()
+
+
+def request_id(intent: str, ordinal: int, mark: str) -> str:
+    """The id of a request in the intent's batch, 51 characters at most; for `mark` see `BatchAttempts.entry`."""
+    return f"{intent}-{ordinal}-{mark}" if mark else f"{intent}-{ordinal}"
