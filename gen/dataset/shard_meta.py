@@ -134,6 +134,9 @@ class ShardMeta(BaseModel):
     """Name, model and terms of each teacher."""
     answered_as: dict[str, list[str]] = {}
     """By teacher, the models that its answers named; there may be more than `MOST_MODELS`."""
+    asked_online: tuple[str, ...] = ()
+    """Record ids of answers that no check could judge, and that were asked online because no batch had answered
+    (`mode: batch-then-online`): should they be judged later, they cost what is asked online."""
     side: dict[str, SideFile]
     """The files rejected, failed and raw, if they exist."""
     counts: ShardCounts

@@ -18,6 +18,7 @@ from stillhouse.gen.dataset.stored_teacher import StoredTeacher
 from stillhouse.gen.dataset.tidying import remove_orphans
 from stillhouse.gen.journal.frames import Frame
 from stillhouse.gen.store.base import Store
+from stillhouse.gen.teachers.assigner import ONLINE
 from stillhouse.gen.teachers.interpreter import Interpreter
 from stillhouse.gen.teachers.outcome import Policy
 from stillhouse.gen.teachers.retry import GiveUp
@@ -86,6 +87,8 @@ class Sealer:
         self._images: tuple[bytes, list[rows.ImageCell] | None] = (b"", None)
         """(prompt key, value of the column `images`) of the last prompt."""
         self._counts = SealCounts(open_chunk.chunk, open_chunk.state.spending)
+        self._asked_online: list[str] = []
+        """See `ShardMeta`."""
         self._earlier = earlier
         self._votes = votes
 
@@ -156,6 +159,8 @@ class Sealer:
                 assert frame is not None, f"{self._id}: sample {ordinal} is settled without an answer"
                 self._write_answer(sample_rows, teacher, frame, choice, size)
             is_unchecked = reason is not None and reason.kind == "unchecked"  # its answer is nowhere else
+            if frame is not None and is_unchecked and (frame.teacher or 0) >= ONLINE:
+                self._asked_online.append(sample_rows.record_id)
             if frame is not None and (is_unchecked or (reason is None and self._recipe.dataset.keep_raw)):
                 self._sheet("raw").add(sample_rows.raw(frame), size=size)
         if chunk.accept:
@@ -263,6 +268,7 @@ class Sealer:
             ]
             + [each.model_dump(mode="json") for each in self._open.chunk.upstream],
             answered_as={teacher: sorted(models) for teacher, models in self._counts.models.items() if models},
+            asked_online=tuple(self._asked_online),
             side=side,
             counts=self._counts.total(records=self._sheet("data").rows),
         )

@@ -16,6 +16,7 @@ from stillhouse.gen.dataset.shard_meta import read_meta
 from stillhouse.gen.errors import DatasetError
 from stillhouse.gen.journal.frames import Frame, Kind
 from stillhouse.gen.store.base import Store
+from stillhouse.gen.teachers.assigner import ONLINE
 
 _FAILED = ["record_id", "prompt_key", "sample", "teacher", "kind", "failed_at"]
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -54,7 +55,8 @@ def _answers(
     *,
     series: Series,
 ) -> Iterator[tuple[int, Frame]]:
-    side = read_meta(store, chunk).side
+    meta = read_meta(store, chunk)
+    side, asked_online = meta.side, set(meta.asked_online)
     if "failed" not in side or "raw" not in side:
         return
     failed = {}
@@ -67,6 +69,8 @@ def _answers(
         at = (row["failed_at"] - _EPOCH).total_seconds()
         latency_s = (raw["received_at"] - row["failed_at"]).total_seconds()
         place = places.get(row["teacher"])
+        if place is not None and raw["record_id"] in asked_online:
+            place += ONLINE
         yield (
             ordinal,
             Frame(Kind.ANSWERED, ordinal, at, latency_s, raw["status"], raw["endpoint"], raw["body"], (), place),

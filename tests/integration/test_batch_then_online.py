@@ -216,6 +216,34 @@ def test_a_budget_holds_over_batches_and_what_follows_them(tmp_path: Path) -> No
 
 
 @pytest.mark.usefixtures("quick")
+def test_an_answer_that_is_judged_later_has_the_price_of_how_it_was_asked(tmp_path: Path) -> None:
+    """Its judge gave no verdict at first; twice, so that it is known over several retries."""
+    write_source(tmp_path, questions(20))
+    modes = Counter[str]()
+
+    async def test(server: Server) -> None:
+        recipe = mixed(tmp_path, server)
+        nonsense = {"kind": "status", "status": 200, "body": '{"choices": [{"message": {"content": "Four!"}}]}'}
+        mute = {"name": "j", "api": "simulator", "role": "judge", "simulator": {"faults": [nonsense]}}
+        check = {"judge": {"teacher": "j", "template": "Score it.\n", "accept_if": ">= 1"}}
+        document = recipe.model_dump(exclude_none=True) | {"checks": [check]}
+        first, second = [
+            Recipe.model_validate(document | {"teachers": [*document["teachers"], judge]})
+            for judge in (mute, mute | {"simulator": {}})
+        ]
+        assert (await run_in_process(first)).failed_by_kind == {"unchecked": 20}
+        assert (await run_in_process(first, retry=["unchecked"])).failed_by_kind == {"unchecked": 20}
+        summary = await run_in_process(second, retry=["unchecked"])
+        assert (summary.records, summary.failed) == (20, 0)
+        modes.update(modes_of(second))
+        assert summary.usd == pytest.approx(sum(row["cost_usd"] for row in records(second)))
+
+    inside, outside = split(run(tmp_path, test, faults={"expired": 0.5}))
+    assert modes == Counter(online=len(outside), batch=len(inside))
+    assert len(modes) == 2
+
+
+@pytest.mark.usefixtures("quick")
 def test_a_projection_has_the_price_of_what_was_asked(tmp_path: Path) -> None:
     """The rest is expected to go online in the same proportion as before."""
     write_source(tmp_path, questions(40))
