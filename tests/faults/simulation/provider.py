@@ -52,6 +52,7 @@ class Provider:
         history: History,
         *,
         troubles: float,
+        judge: str,
         reply: Callable[[Request], Reply],
         billed: Callable[[Request], None],
     ) -> None:
@@ -60,6 +61,7 @@ class Provider:
         loop: the world's.
         history: is told of each request in a batch.
         troubles: the share of calls and batches with which something goes wrong.
+        judge: its host.
         reply: what the online API would have answered.
         billed: counts what a request costs.
         """
@@ -67,6 +69,7 @@ class Provider:
         self._loop = loop
         self._history = history
         self._troubles = troubles
+        self._judge = judge
         self._reply = reply
         self._billed = billed
         self._files: dict[str, Sequence[tuple[str, Sample]]] = {}
@@ -159,10 +162,14 @@ class Provider:
                         f"{process.name} asks {sample} again, and r{earlier.serial} is an answer at the provider"
                     )
             fate = "missing" if forgotten else rng.choices(list(FATES), list(FATES.values()))[0]
+            if teacher == self._judge and fate in ("length", "refused"):  # words of a judge, and not of an answer
+                fate = "answer"
             sent = self._history.sent(process, sample, fate, teacher=teacher, left_at=left_at)
-            self._history.attempts[sample] += 1
             self._billed(sent)
             rows.append((key, sent))
+            if teacher == self._judge:  # what it was asked is no row's attempt
+                continue
+            self._history.attempts[sample] += 1
             series[sample[0]] += 1
             if self.accept and series[sample[0]] > self.accept:
                 raise Broken(f"{process.name} asks {series[sample[0]]} samples of {sample[0]} in one batch")

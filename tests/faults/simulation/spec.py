@@ -92,6 +92,8 @@ class Spec:
     """Share of calls and batches with which something goes wrong."""
     then_online: bool = field(default=False, repr=False)  # left out where worlds are drawn from the text of others
     """True if these teachers are asked online what their batches left."""
+    judge_batched: bool = field(default=False, repr=False)
+    """True if the judge is asked in batches."""
 
     @classmethod
     def drawn(cls, rng: random.Random) -> "Spec":
@@ -173,8 +175,8 @@ class Spec:
         """The same world where teachers are asked in batches, if that is drawn; all others stay as they were."""
         rng = random.Random(repr(self))
         if self.route == "fallback" or rng.random() < 0.8:  # such a world takes four times as long
-            return self
-        return replace(
+            return self.judging_in_batches()
+        batching = replace(
             self,
             batched=rng.randint(1, self.teachers),
             batch_requests=rng.randint(1, 6),
@@ -182,6 +184,20 @@ class Spec:
             batch_troubles=rng.choice((0.0, 0.02, 0.1)),
             first_format_share=0.0,  # which knows no batches
             then_online=rng.random() < 0.5,
+        )
+        return batching.judging_in_batches()
+
+    def judging_in_batches(self) -> "Spec":
+        """The same with a judge that is asked in batches, in some worlds, whether its teachers are or not."""
+        rng = random.Random(f"judge {self!r}")
+        if not self.judge or rng.random() < 0.7:
+            return self
+        judged = replace(self, judge_batched=True)
+        if self.batched:
+            return judged
+        troubles = rng.choice((0.0, 0.02, 0.1))
+        return replace(
+            judged, batch_requests=rng.randint(1, 6), batches_open=rng.choice((2, 3, 20)), batch_troubles=troubles
         )
 
     @classmethod
@@ -193,7 +209,7 @@ class Spec:
             "strikes": 0, "fault_share": 0.0, "slow_share": 0.0, "loss_share": 0.0, "retries": False,
             "weights": {"answer": 1.0}, "per_minute": 60 * PER_S, "rival_after_s": None, "pilot": None,
             "together": True, "more_samples": 0, "first_format_share": 0.0, "select": "",
-            "budget": None, "judge": False, "batched": 0,
+            "budget": None, "judge": False, "batched": 0, "judge_batched": False,
         }  # fmt: skip
         return replace(cls.drawn(random.Random(0)), **(calm | more))
 
@@ -209,9 +225,9 @@ class Spec:
             "price": PRICE,
         }
         size = {"max_requests": self.batch_requests, "max_open": self.batches_open}
-        batched = {"mode": "batch", "profile": "openai", "batch": size}
+        judging = batched = {"mode": "batch", "profile": "openai", "batch": size}
         if self.then_online:
-            batched |= {"mode": "batch-then-online", "online_price": PRICE}
+            batched = batched | {"mode": "batch-then-online", "online_price": PRICE}
         document = {
             "name": "simulated",
             "source": {"path": str(root / "source"), "prompt": "question", "id": "id"},
@@ -227,7 +243,11 @@ class Spec:
                 | (batched if place < self.batched else {})
                 for place in range(self.teachers)
             ]
-            + [teacher | {"name": JUDGE, "role": "judge", "base_url": f"http://{JUDGE}/v1", "ask": JUDGED}]
+            + [
+                teacher
+                | {"name": JUDGE, "role": "judge", "base_url": f"http://{JUDGE}/v1", "ask": JUDGED}
+                | (judging if self.judge_batched else {})
+            ]
             * self.judge,
             "dataset": {
                 "path": str(root / "out") if self.local else URL,

@@ -77,6 +77,7 @@ class Teacher:
             loop,
             history,
             troubles=batch_troubles,
+            judge=JUDGE,
             reply=self._reply,
             billed=lambda sent: history.billed(_bill_usd(sent.sample[0], sent.fate)),
         )
