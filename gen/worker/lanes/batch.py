@@ -230,7 +230,7 @@ class BatchLane:
         work.is_known = True
         while not work.is_over:
             work.changed.clear()
-            while work.fresh and not self._gate.stopping:
+            while work.fresh and not (work.is_over or self._gate.stopping):
                 await self._ask(work)
             await work.until_changed()
         del self._works[id(work.held)]
