@@ -10,7 +10,7 @@ its length, and shows nothing.) Pure: times are arguments.
 import math
 from dataclasses import replace
 
-from stillhouse.gen.limits.replies import DECAY_S, SWAMPED_S, Flow, Recent, Replies, Sample
+from stillhouse.gen.limits.replies import Replies, Sample, Spell
 from stillhouse.gen.limits.search import (
     CUT,
     HOLD_S,
@@ -26,56 +26,70 @@ from stillhouse.gen.limits.search import (
 from stillhouse.gen.limits.thresholds import (
     CLEAR_GROWTH,
     LEAP,
-    OUTAGE_REPLIES,
     RATE_MARGIN,
     is_carried,
     is_conclusive,
+    is_outage,
     is_overloaded,
+    is_small_step,
     knee_after,
+    measured_share,
     refuses_more,
     slots_for_rate,
-    useless_slots,
+    spell_share,
+    tolerated_per_s,
 )
 
 BASELINE_DECAY_S = 300.0
 """Time constant of forgetting the baseline: a teacher's bad half hour must not hide its limit for the rest of a run."""
 
-OUTAGE = 0.9
-"""Share of refusals that means an outage: a limit lets some through, so it never refuses nearly everything."""
-
 OUTAGE_DIVISOR = 16
 """During an outage, this part of the sustained concurrency is kept up, to notice when it ends."""
 
-GROWTH = 1.5
-"""Factor of a step up while nothing has been refused yet: doubling would overshoot by as much as it finds."""
+RECOVERED = 0.4
+"""Part of the sustained concurrency that, after an outage, is followed by the rest."""
+
+FAR_CUT = 0.5
+"""Factor of the largest cut, taken also if refusals outlast another cut: the limit is far below then."""
+
+GROWTH = 1.35
+"""Factor of a step up while nothing has been refused yet: while an allowance for bursts lasts, all steps succeed, and
+the faster they follow, the more is refused in the end."""
 
 PROBE = 1.1
 """Factor of a step up after holding: room for a tenth more is worth finding, and a failed probe refuses few."""
 
-SETTLE_S = 1.0
-"""Replies in this time after a change still reflect the old concurrency: workers renew their leases once a second."""
+DIP = 0.7
+"""Part of its aim at which a cut begins: until requests in flight have ended nothing is sent, all workers learn of the
+cut, and the teacher's allowance recovers a little."""
 
-SWAMPED = 0.3
-"""Part of the concurrency that refusals make useless, at which it is cut by as much at once, without waiting for a
-sample: a teacher whose allowance for a burst is used up refuses most requests, and each second costs hundreds."""
+HEAR_S = 0.5
+"""How long workers take to learn of a cut: each that is refused reports at once."""
+
+LEFT_S = 5.0
+"""How long the requests in flight of a step that was too large may take to end, besides an answer's latency."""
 
 
 def step(search: Search, new: Replies, *, saturated: bool, now: float) -> Search:
     """The search after these replies; `saturated`: as many requests were in flight as allowed."""
+    if search.moved_at == math.inf:
+        # Whoever keeps to a declared rate is hardly refused, so there is nothing to be careful about.
+        is_declared = search.requests_per_s > 0 or search.output_per_s > 0
+        search = replace(search, moved_at=now, start=search.slots if is_declared else search.start)
     is_first = search.latency_s == 0.0
     search = _clocked(search, new, now=now)
     if is_first and new.served and not new.refused and (needed := slots_for_rate(search, new)) > search.slots:
         throughput = search.slots * (new.tokens or new.served) / max(new.busy_s, 1e-9)
-        return _moved(replace(search, knee=Knee(search.slots, throughput / RATE_MARGIN)), needed, now)
-    search = replace(search, flow=search.flow.plus(new, now=now))
-    if new.refused and (useless := useless_slots(search, now)) > SWAMPED * search.slots:
-        return _swamped(search, useless, now)
+        return _moved(replace(search, knee=Knee(search.slots, throughput / RATE_MARGIN)), needed, now, start=needed)
+    if now >= search.heard_at:
+        search = replace(search, spell=search.spell.plus(new, tolerated_per_s=tolerated_per_s(search, now), now=now))
+    if new.refused and is_overloaded(search, now):
+        return _backed_off(search, now)
     if now < search.settled_at:
         return search
-    sample = search.sample.plus(new) if now >= search.sample.since else search.sample
-    search = replace(search, recent=search.recent.plus(new, now=now), sample=sample)
-    if new.refused and is_overloaded(search):
-        return _backed_off(search, now)
+    if now >= search.sample.since:
+        sample = search.sample.plus(new)
+        search = replace(search, sample=sample, baseline=min(search.baseline, sample.most_refused_share))
     if isinstance(search.state, Recovering):
         return _recovered(search, search.state, now) if new.served else search
     if not saturated and is_carried(search, now):
@@ -85,44 +99,38 @@ def step(search: Search, new: Replies, *, saturated: bool, now: float) -> Search
 
 def _clocked(search: Search, new: Replies, *, now: float) -> Search:
     """Decay the baseline, and update the latency, which says when a sample may begin."""
-    baseline = search.baseline * math.exp(-min(DECAY_S, now - search.at) / BASELINE_DECAY_S)
+    baseline = search.baseline * math.exp((search.at - now) / BASELINE_DECAY_S)
     if not new.served:
         return replace(search, baseline=baseline, at=now)
     latency_s = new.busy_s / new.served
     if search.latency_s:  # a few answers say little of the mean
         latency_s = search.latency_s + (latency_s - search.latency_s) * new.served / (new.served + search.slots / 4)
     # The first answers are the fast ones, so at the first concurrency another latency is left out.
-    sample = search.sample if search.latency_s else Sample(now + latency_s)
-    return replace(search, baseline=baseline, at=now, latency_s=latency_s, sample=sample)
+    sample = search.sample if search.latency_s else Sample(max(search.settled_at, now + latency_s))
+    return replace(search, baseline=baseline, at=now, served_at=now, latency_s=latency_s, sample=sample)
 
 
 def _backed_off(search: Search, now: float) -> Search:
-    share, state = search.recent.refused_share, search.state
-    if not search.latency_s:
-        share = min(share, search.recent.refused / search.slots)
-    if share > OUTAGE and (search.recent.refused >= OUTAGE_REPLIES or isinstance(state, (Recovering, Verifying))):
+    """Overload: keep what is not refused."""
+    if is_outage(search, now):
         return _in_outage(search, now)
-    if search.slots > search.sustained:
+    share, state = spell_share(search, now), search.state
+    # What is refused while a cut rises to its aim was sent before it, or the aim is far too high: nobody knows which.
+    slots = max(search.slots_at(now), min(search.slots, search.sustained))
+    is_after_cut = now < search.settled_at and search.start < search.slots <= search.sustained
+    factor = FAR_CUT if is_after_cut else max(FAR_CUT, min(CUT, 1 - share))
+    if is_small_step(search) or search.slots > search.sustained <= factor * search.slots:
         return _undone(search, now)
     if not isinstance(state, Verifying):
-        state = Verifying(search.slots, share, search.slots * (1 - share) / max(search.latency_s, 1e-9))
-    kept = max(1, int(max(0.5, min(CUT, 1 - share)) * search.slots))
-    return _moved(replace(search, state=state, sustained=kept, not_sustained=search.slots), kept, now)
+        served_per_s = slots * (1 - share) / max(search.latency_s, 1e-9)
+        state = Verifying(search.sustained, measured_share(search.sample), served_per_s)
+    not_sustained = search.not_sustained if is_after_cut else slots
+    return _cut(replace(search, state=state, not_sustained=not_sustained), factor * slots, now)
 
 
-def _swamped(search: Search, useless: float, now: float) -> Search:
-    """Most of what is sent is refused: keep what is left at once."""
-    if search.slots > search.sustained:
-        return _undone(search, now)
-    if search.flow.refused_share > OUTAGE:
-        return _in_outage(search, now)
-    state, least = search.state, search.slots // 4
-    if isinstance(state, Verifying):  # some of it was sent before the last cut
-        least = search.slots // 2
-    else:
-        state = Verifying(search.slots, search.recent.refused_share, 0.0)
-    kept = max(1, least, int(search.slots - useless))
-    return _moved(replace(search, state=state, sustained=kept, not_sustained=search.slots), kept, now)
+def _cut(search: Search, kept: float, now: float) -> Search:
+    sustained = max(1, int(kept))
+    return _moved(replace(search, sustained=sustained), sustained, now, start=int(DIP * kept))
 
 
 def _in_outage(search: Search, now: float) -> Search:
@@ -136,29 +144,35 @@ def _in_outage(search: Search, now: float) -> Search:
         case standing:
             then = standing
     few = max(1, min(search.slots, sustained // OUTAGE_DIVISOR))
-    return _moved(replace(search, state=Recovering(then), sustained=sustained), few, now)
+    not_sustained = max(search.not_sustained, sustained)
+    search = replace(search, state=Recovering(then), sustained=sustained, not_sustained=not_sustained)
+    return _moved(search, few, now)
 
 
 def _recovered(search: Search, state: Recovering, now: float) -> Search:
-    slots = min(search.sustained, 2 * search.slots)
-    return _moved(replace(search, state=state.then if slots == search.sustained else state), slots, now)
+    slots = 2 * search.slots
+    if slots >= RECOVERED * search.sustained:
+        slots, search = search.sustained, replace(search, state=state.then)
+    return _moved(search, slots, now, start=slots)
 
 
 def _judged(search: Search, now: float) -> Search:
     """The sample is complete: decide whether this concurrency stands, and what to try next."""
-    state = search.state
-    if isinstance(state, Verifying):
-        if state.was_unfounded(search.sample, now=now):
-            baseline = min(MAX_BASELINE, max(search.sample.refused_share, state.refused_share))
-            search = replace(search, state=Climbing(), baseline=baseline, not_sustained=math.inf, sustained=state.slots)
-            return _moved(search, state.slots, now)
-        return _stood(replace(search, state=Climbing()), now)
-    if search.slots > search.sustained:
-        knee = knee_after(search, now)
-        if knee is None or refuses_more(search):
-            return _undone(search, now)
-        search = replace(search, knee=knee)
-    return _stood(search, now)
+    state, sample = search.state, search.sample
+    if isinstance(state, Verifying) and state.was_unfounded(sample, now=now):
+        baseline = min(MAX_BASELINE, sample.most_refused_share)
+        search = replace(search, state=Climbing(), baseline=baseline, not_sustained=math.inf, sustained=state.slots)
+        return _moved(search, state.slots, now)
+    if search.slots <= search.sustained:
+        if not refuses_more(search):
+            return _stood(search, now)
+        before = state.slots if isinstance(state, Verifying) else search.slots
+        state = Verifying(before, sample.refused_share, sample.served_per_s(now))
+        return _cut(replace(search, state=state, not_sustained=search.slots), CUT * search.slots, now)
+    knee = knee_after(search, now)
+    if knee is None or refuses_more(search):
+        return _undone(search, now)
+    return _stood(replace(search, knee=knee), now)
 
 
 def _stood(search: Search, now: float) -> Search:
@@ -185,17 +199,14 @@ def _undone(search: Search, now: float) -> Search:
     """The step was too large: wait until its requests in flight have ended before judging another one."""
     not_sustained = search.slots if search.slots <= LEAP * search.sustained else search.not_sustained
     search = replace(search, state=Climbing(), not_sustained=not_sustained)
-    return _moved(search, search.sustained, now, left_s=DECAY_S)
+    return _moved(search, search.sustained, now, start=int(DIP * search.sustained), left_s=LEFT_S)
 
 
-def _moved(search: Search, slots: int, now: float, *, left_s: float = 0.0) -> Search:
-    """`left_s`: how long what was sent before may take to end."""
-    settled_at = now + SETTLE_S
-    return replace(
-        search,
-        slots=min(slots, search.most),
-        recent=Recent(),
-        flow=Flow(now + SWAMPED_S),
-        settled_at=settled_at,
-        sample=Sample(settled_at + left_s + search.latency_s),
-    )
+def _moved(search: Search, slots: int, now: float, *, start: int | None = None, left_s: float = 0.0) -> Search:
+    """`start`: where the move begins, by default at the present concurrency; `left_s`: how long what was sent before
+    may take to end."""
+    slots, present = min(slots, search.most), search.slots_at(now)
+    start = max(1, min(slots, present if start is None else start))
+    heard_at = now + HEAR_S if start < present else now
+    moved = replace(search, slots=slots, start=start, moved_at=now, spell=Spell(), heard_at=heard_at)
+    return replace(moved, sample=Sample(moved.settled_at + left_s + search.latency_s))

@@ -95,7 +95,7 @@ class Ledger:
 
     def slots(self, *, now: float) -> int:
         """Requests that may be in flight at once, across all workers."""
-        slots = self._declared_slots or self._search.slots
+        slots = self._declared_slots or self._search.slots_at(now)
         return int(max(1, min(slots, self._ramp.most_slots(now))))
 
     def renew(self, worker: str, report: Report, *, now: float) -> Lease:

@@ -1,17 +1,10 @@
-"""A teacher's replies, counted: the recent ones, and those to requests sent at one concurrency.
+"""A teacher's replies, counted: those to requests sent at one concurrency, and the refusals of a bad spell.
 
 Pure: times are arguments.
 """
 
 import math
 from dataclasses import dataclass
-
-DECAY_S = 5.0
-"""Time constant of the recent share of refusals: long enough for chance to even out, short enough to react."""
-
-SWAMPED_S = 0.3
-"""How long a flow of refusals is measured, and before that how long workers take to learn of a change: each that is
-refused reports at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,25 +18,6 @@ class Replies:
     """Sum of the latencies of the served requests."""
     tokens: int = 0
     """Output tokens of the served requests."""
-
-
-@dataclass(frozen=True, slots=True)
-class Recent:
-    """Replies, decayed exponentially."""
-
-    replies: float = 0.0
-    refused: float = 0.0
-    at: float = -math.inf
-
-    def plus(self, new: Replies, *, now: float) -> "Recent":
-        """With these replies, which came by `now`."""
-        kept = math.exp((self.at - now) / DECAY_S)
-        return Recent(self.replies * kept + new.served + new.refused, self.refused * kept + new.refused, now)
-
-    @property
-    def refused_share(self) -> float:
-        """Refusals per reply; 0 before the first."""
-        return self.refused / self.replies if self.replies else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +55,11 @@ class Sample:
         """Refusals per reply; 0 before the first."""
         return self.refused / self.replies
 
+    @property
+    def most_refused_share(self) -> float:
+        """The most that the share may be if chance made it small, by two standard deviations."""
+        return (self.refused + 2 * math.sqrt(self.refused + 1) + 1) / self.replies
+
     def throughput(self, now: float) -> float:
         """Tokens per second; answers per second if the replies state no tokens."""
         return (self.tokens or self.served) / max(1.0, now - self.since)
@@ -91,22 +70,22 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
-class Flow:
-    """Replies since workers know the present concurrency."""
+class Spell:
+    """Refusals since they became more frequent than is tolerated.
+
+    Its score grows by one with each refusal, and falls by the tolerated refusals with time (a CUSUM test; E. S. Page,
+    "Continuous inspection schemes", 1954). What was served before the spell does not delay its detection, as it would
+    in an average.
+    """
 
     since: float = -math.inf
-    served: int = 0
     refused: int = 0
+    score: float = 0.0
+    at: float = -math.inf
 
-    def plus(self, new: Replies, *, now: float) -> "Flow":
-        """With these replies, unless they came too early to count."""
-        return Flow(self.since, self.served + new.served, self.refused + new.refused) if now >= self.since else self
-
-    @property
-    def refused_share(self) -> float:
-        """Refusals per reply; 0 before the first."""
-        return self.refused / max(1, self.served + self.refused)
-
-    def refused_per_s(self, now: float) -> float:
-        """0 before they were counted for long enough."""
-        return self.refused / (now - self.since) if now >= self.since + SWAMPED_S else 0.0
+    def plus(self, new: Replies, *, tolerated_per_s: float, now: float) -> "Spell":
+        """With these replies: a new spell if refusals were tolerable up to them, none if they still are."""
+        score = self.score - tolerated_per_s * (now - self.at) if self.refused else 0.0
+        if score > 0.0:
+            return Spell(self.since, self.refused + new.refused, score + new.refused, now)
+        return Spell(now, new.refused, new.refused, now) if new.refused else Spell()

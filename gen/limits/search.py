@@ -10,6 +10,9 @@ A search is in one of four states, and `step` is the only way from one to the ne
     Recovering   nearly everything was refused: an outage, which says nothing about limits. Few requests are sent,
                  and once some are served, concurrency doubles back to what was sustained.
 
+A move to a higher concurrency is gradual, so the first refusals show a limit on the way, before more than a few
+requests are sent in vain. A cut begins below its aim, and rises to it.
+
 If a rate is declared, the first answers show how many requests in flight it needs, and the first step goes there.
 """
 
@@ -17,13 +20,23 @@ import math
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from stillhouse.gen.limits.replies import Flow, Recent, Sample
+from stillhouse.gen.limits.replies import Sample, Spell
+
+FIRST_SLOTS = 16
+"""Where a search begins: few teachers refuse that many at once."""
 
 MAX_BASELINE = 0.1
 """A steady share of refusals above this is overload: no usable teacher refuses one in ten at any load."""
 
-CUT = 0.85
+SAME = 0.4
+"""A cut that leaves this part of the share of refusals did not help: where concurrency is the cause, a share that is
+small enough for a baseline falls to less."""
+
+CUT = 0.8
 """Factor of a cut: large enough for the refusals to change clearly, if concurrency is what causes them."""
+
+RISE_S = 1.6
+"""How long a move takes: workers renew their leases once in this time."""
 
 NARROW = 1.1
 """If sustained and not sustained concurrency are closer than this, the search ends: it would gain too little."""
@@ -53,16 +66,20 @@ class Recovering:
 
 @dataclass(frozen=True, slots=True)
 class Verifying:
-    """After a cut; the fields describe the state before it."""
+    """After a cut."""
 
     slots: int
+    """The sustained concurrency before the first cut."""
     refused_share: float
+    """Share of refusals before the last cut; 1 if there were too few replies to measure it."""
     served_per_s: float
+    """Answers per second before the last cut."""
 
     def was_unfounded(self, sample: Sample, *, now: float) -> bool:
         """True if the cut only lost throughput: refusals did not drop, and less was served than before."""
         lost = sample.served_per_s(now) < (1 + CUT) / 2 * self.served_per_s
-        return lost and self.refused_share <= MAX_BASELINE and sample.refused_share > self.refused_share / 3
+        chance = 2 * math.sqrt(MAX_BASELINE * (1 - MAX_BASELINE) / sample.replies)
+        return lost and SAME * self.refused_share <= sample.refused_share <= MAX_BASELINE + chance
 
 
 State: TypeAlias = Climbing | Holding | Recovering | Verifying
@@ -85,7 +102,7 @@ class Search:
     output_per_s: float = 0.0
     """Declared output tokens per second; 0 if none are declared."""
     slots: int = 32
-    """Concurrent requests to allow now."""
+    """Concurrent requests to allow, once the last move is complete."""
     state: State = Climbing()
     most: int = 2048
     sustained: int = 32
@@ -95,17 +112,32 @@ class Search:
     baseline: float = 0.0
     """Share of refusals that no cut removes."""
     knee: Knee = Knee()
-    recent: Recent = field(default_factory=Recent)
-    flow: Flow = field(default_factory=Flow)
+    spell: Spell = field(default_factory=Spell)
     sample: Sample = field(default_factory=lambda: Sample(-math.inf))
     latency_s: float = 0.0
     hold_s: float = HOLD_S
     """The length of the next hold."""
     at: float = 0.0
-    settled_at: float = -math.inf
-    """Replies before this time reflect another concurrency."""
+    served_at: float = 0.0
+    """When an answer came last."""
+    heard_at: float = -math.inf
+    """Refusals before this time were caused by another concurrency."""
+    start: int = FIRST_SLOTS
+    """The concurrency at which the last move began."""
+    moved_at: float = math.inf
+    """When it began; the first report begins the first one."""
+
+    def slots_at(self, now: float) -> int:
+        """Concurrent requests to allow now: during a move, they grow exponentially."""
+        part = max(0.0, now - self.moved_at) / RISE_S
+        return self.slots if part >= 1.0 else int(self.start * (self.slots / self.start) ** part)
+
+    @property
+    def settled_at(self) -> float:
+        """Replies before this time reflect another concurrency."""
+        return self.moved_at + RISE_S
 
     @property
     def is_narrow(self) -> bool:
         """True if sustained and not sustained concurrency are close enough."""
-        return self.not_sustained <= max(NARROW * self.sustained, self.sustained + 1)
+        return self.not_sustained <= NARROW * self.sustained + 1

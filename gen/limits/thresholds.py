@@ -2,14 +2,46 @@
 
 import math
 
-from stillhouse.gen.limits.replies import Replies
-from stillhouse.gen.limits.search import MAX_BASELINE, Climbing, Knee, Recovering, Search, Verifying
+from stillhouse.gen.limits.replies import Replies, Sample
+from stillhouse.gen.limits.search import Climbing, Knee, Recovering, Search, Verifying
 
 TOLERANCE = 0.01
 """Share of refusals above the baseline that is ignored: the goal is at most one refused request in a hundred."""
 
-OUTAGE_REPLIES = 8
+ALARM, ALARM_AFTER_CUT = 1.75, 2.5
+ALARM_PER_BASELINE = 60.0
+"""Score of a spell that is taken for overload: two refusals in a short time. After a cut they may still be due to what
+was sent before, and a teacher that refuses some at any load scores more by chance."""
+
+BUNCH_S = 0.1
+"""Requests of so long a time may be sent at once: after a pause, or with a new lease."""
+
+AFTER_CUT = 0.08
+"""After a cut, a baseline of this share is thought possible, so that there is time to measure it."""
+
+FEW_SENT = 10
+"""Fewer requests say nothing of the share that is refused."""
+
+OUTAGE = 0.9
+"""Part of what is in flight at first that is refused in an outage."""
+
+OUTAGE_ANSWERS, OUTAGE_ANSWERS_PER_SLOT = 8.0, 1.5
+"""Missing answers that mean an outage; fewer where there are few slots."""
+
+QUIET_S, QUIET_AFTER_CUT_S = 0.09, 0.4
+"""An outage is quiet for so long at least: workers report their answers some at a time."""
+
+OUTAGE_REFUSALS = 8
 """Refusals needed to call it an outage: a few may all be refused by chance. After a cut, no minimum is needed."""
+
+ANSWERS, ANSWERS_PER_SLOT = 48, 3
+"""Answers that show the mean latency and the share of refusals well enough; fewer where there are few slots."""
+
+EXPECTED_REFUSALS = 4
+"""After a cut, as many replies are waited for as would contain so many refusals if their share were the same."""
+
+SMALL_STEP_S = 5.0
+"""A small step is judged after this time: an allowance for bursts hides it for long."""
 
 RATE_MARGIN = 2.0
 """A declared rate gets this many times the concurrency that it needs according to the first answers, which are the fast
@@ -22,7 +54,7 @@ far below its rate, and a step that was too large says little about the right si
 CLEAR_GROWTH = 0.2
 """Steps smaller than this are not judged by their gain in throughput, which would drown in chance."""
 
-MIN_GAIN = 0.3
+MIN_GAIN = 0.2
 """A step must raise throughput by at least this part of its growth: past the knee it raises only the waiting."""
 
 
@@ -42,34 +74,69 @@ def is_carried(search: Search, now: float) -> bool:
     return is_declared and is_above and lasted and search.sample.served > 0 and not refuses_more(search)
 
 
-def is_overloaded(search: Search) -> bool:
-    """True if refusals exceed the baseline by more than chance explains (three standard deviations)."""
-    recent = search.recent
-    baseline = MAX_BASELINE if isinstance(search.state, Verifying) else search.baseline
-    usual = max(baseline, TOLERANCE)
+def sent_per_s(search: Search, now: float) -> float:
+    """Requests per second that are sent if every slot is used: a refused one keeps its slot as long as an answer."""
+    return search.slots_at(now) / search.latency_s if search.latency_s else 0.0
+
+
+def tolerated_per_s(search: Search, now: float) -> float:
+    """Refusals per second that don't add to a spell: clearly more than the teacher refuses at any load."""
+    baseline = max(AFTER_CUT, search.baseline) if isinstance(search.state, Verifying) else search.baseline
+    return 2 * (baseline + TOLERANCE) * sent_per_s(search, now)
+
+
+def is_overloaded(search: Search, now: float) -> bool:
+    """True if a spell of refusals has more of them than chance explains."""
+    alarm = ALARM_AFTER_CUT if isinstance(search.state, Verifying) else ALARM
+    return search.spell.score >= alarm + ALARM_PER_BASELINE * search.baseline + BUNCH_S * tolerated_per_s(search, now)
+
+
+def spell_share(search: Search, now: float) -> float:
+    """Share of refusals during the spell."""
+    spell = search.spell
     # Refusals come at once: until the first answers, what is in flight may be one of them.
-    replies = recent.replies if search.latency_s else max(recent.replies, search.slots)
-    chance = 3 * math.sqrt(usual * (1 - usual) / max(1.0, replies))
-    return recent.refused > 2 and recent.refused / replies > baseline + TOLERANCE + chance
+    sent = (now - spell.since + BUNCH_S) * sent_per_s(search, now) if search.latency_s else search.slots
+    return min(1.0, spell.refused / max(FEW_SENT, sent))
 
 
-def useless_slots(search: Search, now: float) -> float:
-    """Slots that only get refusals: a refused request keeps its slot for as long as an answer would take."""
-    is_known = search.latency_s and search.flow.refused >= OUTAGE_REPLIES and not isinstance(search.state, Recovering)
-    return search.flow.refused_per_s(now) * search.latency_s if is_known else 0.0
+def measured_share(sample: Sample) -> float:
+    """Share of refusals in the sample; 1 if it is too small."""
+    return sample.refused_share if sample.replies >= ANSWERS else 1.0
+
+
+def is_outage(search: Search, now: float) -> bool:
+    """True if nothing is answered any more: a limit lets some through."""
+    refused = search.spell.refused
+    if not search.latency_s:
+        return refused >= OUTAGE * search.slots_at(now)
+    quiet_s = now - search.served_at
+    missing = quiet_s * sent_per_s(search, now)
+    if missing < min(OUTAGE_ANSWERS, OUTAGE_ANSWERS_PER_SLOT * search.slots):
+        return False
+    if isinstance(search.state, (Recovering, Verifying)):
+        return quiet_s >= QUIET_AFTER_CUT_S
+    return quiet_s >= QUIET_S and refused >= OUTAGE_REFUSALS
+
+
+def is_small_step(search: Search) -> bool:
+    """True if a step is tried that is too small to be judged by its gain."""
+    return search.sustained < search.slots <= (1 + CLEAR_GROWTH) * search.sustained
 
 
 def is_conclusive(search: Search, now: float) -> bool:
     """True if enough requests sent at this concurrency have been answered."""
-    lasted = now >= search.sample.since + max(1.0, search.latency_s)
-    return lasted and search.sample.served >= min(search.slots, LEAP * search.sustained) / 2
+    lasted = now >= search.sample.since + max(SMALL_STEP_S if is_small_step(search) else 1.0, search.latency_s)
+    least: float = min(ANSWERS, ANSWERS_PER_SLOT * search.slots)
+    if isinstance(search.state, Verifying):
+        least = max(ANSWERS, EXPECTED_REFUSALS / max(3 * TOLERANCE, search.state.refused_share))
+    return lasted and search.sample.served >= max(least, min(search.slots, LEAP * search.sustained) / 2)
 
 
 def refuses_more(search: Search) -> bool:
-    """True if refusals exceed the baseline, give or take two standard deviations."""
+    """True if refusals exceed the baseline by more than one and two standard deviations."""
     baseline, sample = search.baseline, search.sample
-    chance = 2 * math.sqrt(baseline * (1 - baseline) / sample.replies)
-    return sample.refused_share > baseline + TOLERANCE + chance
+    chance = 2 * math.sqrt(baseline * (1 - baseline) * sample.replies)
+    return sample.refused > 1 + (baseline + TOLERANCE) * sample.replies + chance
 
 
 def knee_after(search: Search, now: float) -> Knee | None:

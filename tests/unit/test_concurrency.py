@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from stillhouse.gen.limits.concurrency import OUTAGE_DIVISOR, step
 from stillhouse.gen.limits.replies import Replies
-from stillhouse.gen.limits.search import Climbing, Holding, Recovering, Search, Verifying
+from stillhouse.gen.limits.search import FIRST_SLOTS, RISE_S, Climbing, Holding, Recovering, Search, Verifying
 from stillhouse.schemas.limits import Limits
 from stillhouse.schemas.simulator import SimulatorLimits
 
@@ -87,15 +87,16 @@ def test_an_unknown_rate_is_found(seed: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("burst_s", "most_refused"), [(1.0, 0.01), (10.0, 0.02), (60.0, 0.06)], ids=["1 s", "10 s", "60 s"]
+    ("per_s", "burst_s", "most_refused"),
+    [(20, 1.0, 0.01), (50, 1.0, 0.01), (100, 1.0, 0.01), (20, 10.0, 0.01), (50, 10.0, 0.01), (50, 60.0, 0.02)],
 )
 @pytest.mark.parametrize("seed", range(3))
 def test_the_first_two_minutes_at_an_unknown_rate_cost_few_refusals(
-    burst_s: float, most_refused: float, seed: int
+    per_s: int, burst_s: float, most_refused: float, seed: int
 ) -> None:
-    """Nine tenths of 3,000 a minute within 45 s, whatever was let through before that: a burst misleads by its size."""
-    heard = limited(requests_per_minute=3000, burst_s=burst_s, seed=seed, seconds=120)
-    assert heard.per_s(45, 120) >= 0.9 * 50
+    """Nine tenths of the rate within 45 s, whatever was let through before that: a burst misleads by its size."""
+    heard = limited(requests_per_minute=60 * per_s, burst_s=burst_s, seed=seed, seconds=120)
+    assert heard.per_s(45, 120) >= 0.9 * per_s
     assert heard.refused_share <= most_refused
 
 
@@ -169,7 +170,7 @@ def after(search: Search, share: float, *, seconds: float = 12.0, speed: float =
 
 CLIMBED = after(Search(), 0.0)
 """A step above what is sustained."""
-HELD = replace(after(Search(sustained=100, slots=100, not_sustained=105.0), 0.0), recent=Search().recent)
+HELD = replace(after(Search(sustained=100, slots=100, not_sustained=105.0), 0.0), spell=Search().spell)
 """At the knee; what was served before is forgotten."""
 
 
@@ -177,6 +178,21 @@ def test_a_sustained_concurrency_is_stepped_up() -> None:
     """As long as nothing is refused."""
     assert (CLIMBED.state, CLIMBED.sustained) == (Climbing(), 32)
     assert after(CLIMBED, 0.0).slots > CLIMBED.slots > 32
+
+
+def test_a_step_up_is_gradual() -> None:
+    """A limit on the way is noticed before all the requests of the step are sent."""
+    taken = [CLIMBED.slots_at(CLIMBED.at + part * RISE_S) for part in (0.0, 0.25, 0.5, 0.75, 1.5)]
+    assert taken[0] == 32
+    assert taken == sorted(set(taken))
+    assert taken[-1] == CLIMBED.slots
+
+
+def test_a_search_begins_with_few() -> None:
+    """Nobody has been refused yet, so nobody knows what is too much."""
+    begun = step(Search(), Replies(), saturated=False, now=7.0)
+    assert begun.slots_at(7.0) == FIRST_SLOTS
+    assert begun.slots_at(7.0 + 1.5 * RISE_S) == 32
 
 
 def test_a_refused_step_is_undone() -> None:
@@ -209,6 +225,32 @@ def test_refusals_at_the_sustained_concurrency_are_cut_and_verified() -> None:
     cut = after(HELD, 0.2)
     assert isinstance(cut.state, Verifying)
     assert (cut.slots, cut.sustained, cut.not_sustained) == (80, 80, 100)
+
+
+def test_a_cut_begins_below_its_aim() -> None:
+    """All workers learn of it before they send again."""
+    cut = after(HELD, 0.2)
+    assert cut.slots_at(cut.at) < cut.slots_at(cut.at + 1.5 * RISE_S) == cut.slots
+
+
+def test_single_refusals_are_no_overload() -> None:
+    """One in 200 at 100 requests a second changes nothing; two at once do."""
+    search, now = HELD, HELD.at
+    for second in range(25):
+        now += 1.0
+        search = step(search, Replies(100, second % 2, busy_s=100.0, tokens=5000), saturated=True, now=now)
+    assert (search.state, search.slots) == (HELD.state, HELD.slots)
+    assert step(search, Replies(0, 2), saturated=True, now=now + 0.5).slots < HELD.slots
+
+
+def test_a_share_that_is_refused_for_long_is_too_much() -> None:
+    """One in 70, each alone: no alarm, but a sustained concurrency is judged by what it costs."""
+    search, now = HELD, HELD.at
+    while search.state == HELD.state and now < HELD.at + 20.0:
+        now += 0.7
+        search = step(search, Replies(69, 1, busy_s=69.0, tokens=3450), saturated=True, now=now)
+    assert isinstance(search.state, Verifying)
+    assert search.state.refused_share == pytest.approx(1 / 70, abs=0.004)
 
 
 def test_a_cut_that_helps_stands() -> None:
