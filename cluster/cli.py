@@ -226,7 +226,7 @@ def plan(
     address: str | None,
     quiet: bool,
 ) -> None:
-    """Show what RECIPE would ask and what it would cost. Without --sample, nothing is sent or written.
+    """Show what RECIPE would ask and what it would cost. Without --sample, nothing is sent, and no file is left behind.
 
     Once the dataset has answers, the cost and time of the rest are projected from them, each with a range.
     """

@@ -27,6 +27,7 @@ from stillhouse.gen.dataset.binding import bind, read_binding
 from stillhouse.gen.dataset.budget_file import begin_budget
 from stillhouse.gen.dataset.budget_rules import check_budget, why_no_money
 from stillhouse.gen.dataset.card_file import kept_card
+from stillhouse.gen.dataset.first_rows import own_faults_first
 from stillhouse.gen.dataset.last_run import store_last_run
 from stillhouse.gen.dataset.layout import BUDGET_KEY, open_dataset
 from stillhouse.gen.dataset.planners import FinishPlanner, RetryPlanner, SourcePlanner
@@ -117,7 +118,9 @@ class Driver:
             )
             stack.enter_context(lock)
             begun = partial(why_begun, self._store, self._recipe.run, last=lock.last)
-            self._recipe, notes = priced(bind(self._store, self._recipe, begun=begun))
+            with own_faults_first(self._recipe):
+                bound = bind(self._store, self._recipe, begun=begun)
+            self._recipe, notes = priced(bound)
             self._watch.say([*notes, *schema_notes(self._recipe), *terms_notes(self._recipe)])
             check_budget(self._recipe)
             check_batches(self._recipe)

@@ -79,6 +79,30 @@ def few_processes() -> Iterator[None]:
 
 
 @contextmanager
+def ended_if_it_fails() -> Iterator[None]:
+    """If the block fails, end the processes of a Ray that was started within it.
+
+    Ray itself forgets them: they would run until this process has ended, and compete with a second try, and then with
+    this process's end, on a machine that is too busy already.
+    """
+    node: Any = ray._private.node.Node
+    begin, nodes = node.__init__, []
+
+    def remember(started: Any, *args: Any, **settings: Any) -> None:
+        nodes.append(started)
+        begin(started, *args, **settings)
+
+    with _replaced(node, "__init__", remember):
+        try:
+            yield
+        except BaseException:
+            for started in nodes:
+                if hasattr(started, "removal_lock"):  # otherwise it has no processes yet
+                    started.kill_all_processes(check_alive=False, allow_graceful=True)
+            raise
+
+
+@contextmanager
 def _replaced(owner: Any, name: str, value: object) -> Iterator[None]:
     """Replace an attribute of the owner; a Ray without this attribute is left alone, and starts all its processes."""
     before = getattr(owner, name, None)

@@ -16,6 +16,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from stillhouse.cluster.ray_internals import (
     GCS_CALL,
     OWN_PROCESSES,
+    ended_if_it_fails,
     few_processes,
     gcs_address,
     nodes_told_to_go,
@@ -155,7 +156,8 @@ def _start(**settings: Any) -> None:
     """
     for left in (1, 0):
         try:
-            ray.init(**settings)
+            with ended_if_it_fails():
+                ray.init(**settings)
         except Exception as error:
             if type(error) is not Exception:  # Ray raises a bare exception if its node is not up within 30 s
                 raise

@@ -7,6 +7,7 @@
     │   │   └── NoFiles                 no file is there
     │   ├── TemplateError               a template of the recipe can't be compiled
     │   ├── DatasetError                what is stored contradicts the recipe, or itself
+    │   │   └── OtherRecipe                 the dataset was created with a different recipe
     │   └── StoreRefused                no access, no bucket, or no conditional writes
     └── Paused                 exit 3   nothing is lost and the same command resumes
         ├── StoreAway                   the store does not answer; the outcome of the last write may be unknown
@@ -72,6 +73,10 @@ class TemplateError(UsageError):
 
 class DatasetError(UsageError):
     """What is stored under the dataset's path contradicts the recipe, or itself."""
+
+
+class OtherRecipe(DatasetError):
+    """The dataset was created with a different recipe."""
 
 
 class StoreRefused(UsageError):

@@ -14,8 +14,9 @@ def near_path(path: str) -> str:
     asked = Path(path)
     try:
         with os.scandir(asked.parent) as entries:
-            there = {entry.name.casefold(): entry.name for entry in islice(entries, _MAX_ENTRIES)}
+            names = [entry.name for entry in islice(entries, _MAX_ENTRIES)]
     except (OSError, ValueError):
         return ""
+    there = {name.casefold(): name for name in names if name != asked.name}  # a link may lead nowhere
     close = difflib.get_close_matches(asked.name.casefold(), there, n=1, cutoff=0.7)
     return f"; did you mean {asked.with_name(there[close[0]])}?" if close and asked.name else ""

@@ -6,7 +6,7 @@ KEY is a dotted path, with list items given by number or by their `name`; VALUE 
 import difflib
 
 from stillhouse.schemas.secret_patterns import is_secret_field
-from stillhouse.schemas.yaml_tree import Node, YamlFault, read_tree
+from stillhouse.schemas.yaml_tree import MAX_DEPTH, Node, YamlFault, read_tree
 
 
 def apply_override(tree: Node, override: str) -> None:
@@ -20,6 +20,8 @@ def apply_override(tree: Node, override: str) -> None:
     node = read_tree(value, origin=where, numbered=False) or Node(None, where, 0)
     node.where, node.line = where, 0
     *parents, last = key.split(".")
+    if len(parents) > MAX_DEPTH:
+        raise YamlFault([(0, f"-o {key[:80]}…: expected a field, got {len(parents) + 1} levels")])
     target = tree
     for name in parents:
         target = _step(target, name, where=where)

@@ -47,7 +47,7 @@ class Keep(Strict):
 class Source(Strict):
     """Where the prompts come from."""
 
-    path: Location | tuple[Location, ...]
+    path: Location | Annotated[tuple[Location, ...], Field(min_length=1)]
     """A path, glob, folder or s3:// URL, or a list of them. Formats: .jsonl, .json, .csv, .tsv, .txt, .md (also with
     .gz or .zst), .parquet, .arrow. For the folder of a Stillhouse dataset, the rows are its records."""
     rejected: bool = False

@@ -10,6 +10,8 @@ from typing import Any
 from builders import recipe_of
 from harness import run_in_process
 
+from stillhouse.gen.dataset.batch_intents import PREFIX
+from stillhouse.gen.dataset.layout import open_dataset
 from stillhouse.gen.simulator.server import Server, serve
 from stillhouse.gen.views.summary import Summary
 from stillhouse.schemas.recipe import Recipe
@@ -68,6 +70,16 @@ def once_each(lines: list[dict[str, Any]], count: int) -> None:
     asked = Counter(line["prompt"] for line in lines)
     assert len(asked) == count
     assert set(asked.values()) == {1}
+
+
+async def crashed_at_provider(recipe: Recipe) -> None:
+    """A run that is killed once a batch of it is at the provider."""
+    run, store = asyncio.create_task(run_in_process(recipe)), open_dataset(recipe)
+    while not any(stat.key.endswith(".submitted.json") for stat in store.list(PREFIX)):
+        assert not run.done(), run
+        await asyncio.sleep(0.02)
+    run.cancel()
+    await asyncio.gather(run, return_exceptions=True)
 
 
 async def crashed(recipe: Recipe, *, after_s: float) -> Summary | None:

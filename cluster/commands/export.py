@@ -11,6 +11,7 @@ from stillhouse.cluster.commands.options import Given, clean, dataset_argument
 from stillhouse.cluster.commands.output import is_stream, kept, output_path, written
 from stillhouse.gen.counted import counted
 from stillhouse.gen.dataset.reader import DatasetReader
+from stillhouse.gen.errors import UsageError
 from stillhouse.gen.inert import inert
 from stillhouse.gen.views.export import FORMATS, Export, Reasoning
 
@@ -37,8 +38,9 @@ from stillhouse.gen.views.export import FORMATS, Export, Reasoning
 @click.option(
     "--by", metavar="CHECK", help=("The check whose scores rank the answers of a pair; by default the last check.")
 )
+@click.option("--overwrite", is_flag=True, help="Replace FILE if it exists.")
 @clean
-def export(given: Given, format: str, out: str | None, reasoning: Reasoning, by: str | None) -> None:
+def export(given: Given, format: str, out: str | None, reasoning: Reasoning, by: str | None, overwrite: bool) -> None:
     """Write the answers of DATASET as JSON Lines for a trainer, and their terms of use to a file beside it.
 
     trl-sft, messages-jsonl and sharegpt have one line per record. trl-dpo has one line per pair: a record, and an
@@ -51,12 +53,18 @@ def export(given: Given, format: str, out: str | None, reasoning: Reasoning, by:
         _write(made, sys.stdout.buffer)
     else:
         path = output_path(to, option="--out", store=store)
+        terms_path = output_path(f"{path}.terms.yaml", option="--out", store=store)
+        for each in (path, terms_path):
+            if each.is_file() and not (overwrite or is_stream(path)):
+                raise UsageError(
+                    f"{each} exists and is not overwritten; give another --out FILE, or --overwrite to replace it"
+                )
         with written(path, option="--out") as file:
             _write(made, file)
             if not is_stream(path):
                 kept(file)
                 # written before the file they describe
-                with written(path.with_name(f"{path.name}.terms.yaml"), option="--out") as terms:
+                with written(terms_path, option="--out") as terms:
                     terms.write(yaml.safe_dump(made.terms(), sort_keys=False, width=120).encode())
     for note in made.notes():
         click.echo(f"note: {inert(note)}", err=True)

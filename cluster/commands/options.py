@@ -148,7 +148,11 @@ class Given:
         """
         path = Path(self.text)
         is_named_so = path.suffix in (".yaml", ".yml") and "://" not in self.text
-        if path.is_file() or (not path.exists() and (is_named_so or self.text == "quickstart")):
+        try:
+            is_recipe = path.is_file() or (not path.exists() and (is_named_so or self.text == "quickstart"))
+        except (OSError, ValueError):  # such as a name that is too long, which the store reports
+            return None
+        if is_recipe:
             recipe = read(self.text, self.overrides)
             return recipe.model_copy(update={"dataset": recipe.dataset.model_copy(update=dict(self.store))})
         return None

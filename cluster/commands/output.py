@@ -4,7 +4,7 @@ import os
 import secrets
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -60,7 +60,8 @@ def written(path: Path, *, option: str) -> Iterator[BinaryIO]:
         raise UsageError(f"{path}: can't be written ({error.strerror}); give another {option} FILE") from None
     finally:
         if aside is not None:
-            aside.unlink(missing_ok=True)
+            with suppress(OSError):  # it was never there, and the reason is reported
+                aside.unlink()
 
 
 def kept(file: BinaryIO) -> None:

@@ -1,5 +1,6 @@
 """Creates a first recipe: looks at the prompts, tries the recipe on the first rows, and only then writes it."""
 
+import os
 import re
 import shlex
 from dataclasses import dataclass
@@ -7,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 import click
+from pydantic import ValidationError
 
 from stillhouse.cluster.commands.starter_text import Asked, key_for, recipe_text, slug
 from stillhouse.cluster.commands.template import Task, template_text
@@ -20,6 +22,8 @@ from stillhouse.schemas.recipe_file import RecipeError, load_recipe
 from stillhouse.schemas.source import Source
 
 _TRIED_ROWS = 300
+_SHOWN = 100
+"""Maximum number of characters shown of what can't be a path."""
 
 _FLAGS = {
     "source.path": "PROMPTS",
@@ -99,12 +103,18 @@ def write_recipe(
     Raises:
         UsageError: the file exists, a flag is wrong, or no column is clearly the prompt; see also `preview`.
     """
-    if out != "-" and Path(out).exists():
+    if not out:
+        raise UsageError("--out: expected the path of a file, got ''")
+    if out != "-" and os.path.lexists(out):
         raise UsageError(f"{out} exists and is not overwritten; give another --out FILE, or remove it")
     if prompt is not None and messages is not None:
         raise UsageError("expected --prompt or --messages, got both")
     try:
-        found = guess(Source(path=prompts), prompt=prompt, messages=messages)
+        source = Source(path=prompts)
+    except ValidationError:
+        raise UsageError(f"PROMPTS: expected a path or an s3:// URL, got {prompts[:_SHOWN]!r}") from None
+    try:
+        found = guess(source, prompt=prompt, messages=messages)
     except SourceError as error:
         raise SourceError(str(error).replace("source.path", "PROMPTS")) from None
     name = "-".join(filter(None, (_name_of(prompts), task)))

@@ -13,7 +13,7 @@ import yaml
 
 from stillhouse.gen.dataset.damage import damaged, missing, newer
 from stillhouse.gen.dataset.layout import JOURNAL_PREFIX, RECIPE_KEY, plan_key, sealed_chunks
-from stillhouse.gen.errors import DatasetError
+from stillhouse.gen.errors import DatasetError, OtherRecipe
 from stillhouse.gen.store.base import Store
 from stillhouse.gen.store.readable import ReadableStore
 from stillhouse.schemas.arrow import SCHEMA_VERSION, Columns, columns_of
@@ -173,7 +173,7 @@ def binding_for(store: ReadableStore, recipe: Recipe, *, begun: Begun = is_plann
         return None
     if different:
         added = " (teachers may be added at the end of the chain)" if bound.identity.get("route") == "fallback" else ""
-        raise DatasetError(
+        raise OtherRecipe(
             f"{store.url}: was created with a different recipe, and {why}; they differ in {', '.join(different)}. "
             f"Use another dataset.path, or the recipe it was created with{added}"
         )

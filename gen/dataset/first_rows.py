@@ -2,14 +2,15 @@
 
 import io
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from itertools import islice
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stillhouse.gen.dataset.recipe_faults import no_prompt, no_such_column, placed
-from stillhouse.gen.errors import SourceError, UsageError
+from stillhouse.gen.dataset.recipe_faults import no_prompt, no_such_column, placed, surveyed
+from stillhouse.gen.errors import NoFiles, OtherRecipe, Paused, SourceError, StoreRefused, UsageError
 from stillhouse.gen.source.files import SourceFile, kept_fields, read_rows
 from stillhouse.gen.source.formats.row import Row
 from stillhouse.gen.source.prompt_maker import PromptMaker
@@ -63,6 +64,22 @@ def check_first_rows(
         (why, count), *_ = Counter(map(str, made)).most_common(1)
         raise SourceError(no_prompt(recipe, rows, maker, why=why, count=count, first=files[0].url))
     return prompts
+
+
+@contextmanager
+def own_faults_first(recipe: Recipe) -> Iterator[None]:
+    """If the dataset turns out to have a different recipe within this block, report first what is wrong with this one,
+    such as a misspelt column.
+
+    Raises:
+        SourceError, UsageError: as `surveyed` and `check_first_rows` do.
+    """
+    try:
+        yield
+    except OtherRecipe:
+        with suppress(NoFiles, StoreRefused, Paused):  # the source may be gone by now
+            check_first_rows(surveyed(recipe).files, recipe)
+        raise
 
 
 def _all_of(files: Sequence[SourceFile]) -> str:

@@ -56,7 +56,7 @@ def names_of(schema: Iterable[pa.Field]) -> Iterator[str]:
 
 def listed(names: Sequence[str]) -> str:
     """The columns' names for a message, at most the first hundred."""
-    return ", ".join(map(repr, names[:100])) + (", …" if len(names) > 100 else "")
+    return (", ".join(map(repr, names[:100])) or "none") + (", …" if len(names) > 100 else "")
 
 
 def instead(name: str, names: Sequence[str], *, has: str = "; they have", likely: Iterable[str] | None = None) -> str:

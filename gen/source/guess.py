@@ -126,14 +126,16 @@ def _plain(
 ) -> tuple[str | None, str | None] | list[str]:
     """The result of `_to_ask`, or else the candidates; each column is judged by its own rows."""
     chats = [name for name, own in judged.items() if _most(_chat(row, name) is not None for row in own)]
-    texts = [name for name, own in judged.items() if name not in chats and _most(_is_text(row, name) for row in own)]
+    chatty = set(chats)
+    texts = [name for name, own in judged.items() if name not in chatty and _most(_is_text(row, name) for row in own)]
     for name in _named(_PROMPTS, texts):
         return name, None
     for name in (*_named(_CHATS, chats), *chats):
         return None, name
     for name in _named(_TEXTS, texts):
         return name, None
-    likely = [name for name in texts if name not in (*_named(_IDS, texts), *_named(_ANSWERS, texts))]
+    others = {*_named(_IDS, texts), *_named(_ANSWERS, texts)}
+    likely = [name for name in texts if name not in others]
     at_the_top = [name for name in likely if any(name in row for row in rows)]
     if len(at_the_top or likely) == 1:
         return (at_the_top or likely)[0], None

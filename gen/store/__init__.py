@@ -2,6 +2,8 @@
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -10,6 +12,8 @@ from stillhouse.gen.store.base import Store
 from stillhouse.schemas.location import LocalPath, S3Location, StoreLocation, parse_location
 
 _GLOB = re.compile(r"[*?\[]")
+_SHOWN = 100
+"""Maximum number of characters shown of a path that can't be resolved."""
 
 
 def open_store(
@@ -61,12 +65,13 @@ def split_url(url: str) -> tuple[str, str]:
     location = _parsed(url)
     if isinstance(location, S3Location):
         return f"s3://{location.bucket}", location.key
-    path = Path(location.path).expanduser()
-    if not _GLOB.search(str(path)):
-        path = path.resolve()
-        return (str(path), "") if path.is_dir() else (str(path.parent), path.name)
-    first_glob = next(i for i, part in enumerate(path.parts) if _GLOB.search(part))
-    return str(Path(*path.parts[:first_glob]).resolve()), "/".join(path.parts[first_glob:])
+    with _resolving(url):
+        path = Path(location.path).expanduser()
+        if not _GLOB.search(str(path)):
+            path = path.resolve()
+            return (str(path), "") if path.is_dir() else (str(path.parent), path.name)
+        first_glob = next(i for i, part in enumerate(path.parts) if _GLOB.search(part))
+        return str(Path(*path.parts[:first_glob]).resolve()), "/".join(path.parts[first_glob:])
 
 
 def _parsed(url: str) -> StoreLocation:
@@ -95,11 +100,19 @@ def _check_endpoint(endpoint_url: str) -> None:
 
 def _local(url: str) -> Path:
     """The root of a local store; a symlink is resolved once, here."""
-    try:
+    with _resolving(url):
         root = Path(url).expanduser().resolve()
         is_file = os.path.lexists(root) and not root.is_dir()
-    except (OSError, RuntimeError) as error:  # no rights, no such home, or a loop of symlinks
-        raise StoreRefused(f"the path {url!r} can't be resolved: {error}") from error
     if is_file:
         raise StoreRefused(f"expected a folder at {root}, got a file: give another path or move the file away")
     return root
+
+
+@contextmanager
+def _resolving(url: str) -> Iterator[None]:
+    try:
+        yield
+    # no rights, a name that is too long, no such home, or a loop of symlinks
+    except (OSError, RuntimeError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise StoreRefused(f"the path {url[:_SHOWN]!r} can't be resolved: {why}") from error

@@ -149,16 +149,8 @@ class LocalStore:
 
     def is_locked(self, key: str) -> bool:
         """See `ReadableStore`."""
-        return FileLock(self._path(key)).is_held()
-
-    def check_writable(self) -> None:
-        """See `ReadableStore`."""
-        root = self._root
-        with self._errors("write", ""):
-            nearest = next(folder for folder in (root, *root.parents) if os.path.lexists(folder))
-            for folder in (nearest, root / "_stillhouse", root / "data"):
-                if folder.exists():
-                    _must_be_writable(folder)
+        with self._errors("read", key):
+            return FileLock(self._path(key)).is_held()
 
     def scratch(self) -> Path:
         """See `Store`: on the dataset's file system, so that a link is enough to store a file."""
@@ -171,7 +163,12 @@ class LocalStore:
         """See `Store`. Tested in the nearest existing folder, so that no folder is created."""
         scratch = self._root / _SCRATCH
         with self._errors("write", _SCRATCH):
-            nearest = next(folder for folder in (scratch, *scratch.parents) if folder.exists())
+            # a link that leads nowhere is in the way, too
+            nearest = next(folder for folder in (scratch, *scratch.parents) if folder.exists() or folder.is_symlink())
+            _must_be_writable(nearest)
+            for folder in (self._root / "_stillhouse", self._root / "data"):
+                if folder.exists():
+                    _must_be_writable(folder)
             first = nearest / f".stillhouse-probe-{uuid4().hex}"
             second = first.with_suffix(".link")
             try:

@@ -57,6 +57,3 @@ class ReadableStore(Protocol):
 
     def is_locked(self, key: str) -> bool:
         """True if `Store.lock(key)` seems to be held now; checks without taking it."""
-
-    def check_writable(self) -> None:
-        """Raise what a first write would raise, as far as that can be known without writing."""

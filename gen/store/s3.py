@@ -185,10 +185,6 @@ class S3Store:
         """See `ReadableStore`."""
         return ClaimLock(self, key).is_held()
 
-    def check_writable(self) -> None:
-        """See `ReadableStore`: all that can be known is whether the bucket answers us."""
-        next(iter(self.list("_stillhouse/")), None)
-
     def scratch(self) -> Path:
         """See `Store`: one folder per user, below TMPDIR."""
         folder = Path(tempfile.gettempdir()) / f"stillhouse-{os.getuid()}"

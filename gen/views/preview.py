@@ -1,4 +1,4 @@
-"""Previews a run: what it would ask, its cost and its time. Nothing is sent, and nothing is written.
+"""Previews a run: what it would ask, its cost and its time. Nothing is sent, and nothing stays written.
 
 The source is read once, in the same way as for the index: the counts are those of a run of the whole source (or of its
 first `limit` rows). What can't be known before asking is null, never a guess; estimates state their rule.
@@ -14,7 +14,7 @@ from stillhouse.gen.checks.preflight import check_functions, check_references
 from stillhouse.gen.dataset.batch_rules import check_batches
 from stillhouse.gen.dataset.binding import binding_for, resolved_by
 from stillhouse.gen.dataset.budget_rules import check_budget
-from stillhouse.gen.dataset.first_rows import check_first_rows, kept_columns
+from stillhouse.gen.dataset.first_rows import check_first_rows, kept_columns, own_faults_first
 from stillhouse.gen.dataset.layout import ChunkId, open_dataset
 from stillhouse.gen.dataset.plans import Plan, RetryPlan
 from stillhouse.gen.dataset.reader import DatasetReader
@@ -126,12 +126,14 @@ def preview(recipe: Recipe, *, workers: int | None = None, limit: int | None = N
             check can't judge by any row.
         DatasetError: the dataset belongs to another recipe, or is damaged.
         UsageError: the template can't be compiled, a kept column has a reserved name, or a function can't be imported.
-        StoreAway, StoreRefused: the source's or the dataset's store does not answer, or refuses.
+        StoreAway, StoreRefused: the source's or the dataset's store does not answer, or refuses; or the dataset can't
+            be written there.
     """
     store = open_dataset(recipe)
-    store.check_writable()
+    store.probe()
     dataset = DatasetReader(store)
-    bound = binding_for(store, recipe, begun=lambda: why_begun(store, recipe.run, last=dataset.last_holder))
+    with own_faults_first(recipe):
+        bound = binding_for(store, recipe, begun=lambda: why_begun(store, recipe.run, last=dataset.last_holder))
     recipe, notes = priced(resolved_by(recipe, bound))
     check_budget(recipe)
     check_batches(recipe)

@@ -59,6 +59,7 @@ class Summary(BaseModel):
     retries: int = 0
     maybe_billed: int = 0
     input_tokens: int = 0
+    """Of answers in shards; so are all other tokens and costs."""
     output_tokens: int = 0
     usd: float | None = None
     """Cost of answers: kept, rejected or not judged."""

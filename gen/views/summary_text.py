@@ -26,7 +26,7 @@ def render(summary: "Summary") -> str:
         *_checked(summary),
         *_selected(summary),
         f"  remaining  {_number(summary.remaining)}{_unsealed(summary)}",
-        f"  tokens     {summary.input_tokens:,} in, {summary.output_tokens:,} out",
+        f"  tokens     {_tokens(summary)}",
     ]
     if summary.usd is not None:
         lines.append(f"  spend      ${summary.usd:,.4f}")
@@ -119,6 +119,15 @@ def _unsealed(summary: "Summary") -> str:
     if summary.unsealed is None:
         return " (journals hold answers to many of them)"
     return f" ({summary.unsealed:,} of them answered: the next run seals these)" if summary.unsealed else ""
+
+
+def _tokens(summary: "Summary") -> str:
+    """Tokens, and so the cost, are counted when a chunk is sealed."""
+    if summary.unsealed == 0:
+        return f"{summary.input_tokens:,} in, {summary.output_tokens:,} out"
+    if summary.awaited == 0:
+        return "none sealed yet: tokens and cost are counted when answers are sealed"
+    return f"{summary.input_tokens:,} in, {summary.output_tokens:,} out, without answers that are not sealed yet"
 
 
 def _prompts(summary: "Summary") -> str:

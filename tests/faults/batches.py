@@ -124,25 +124,26 @@ class Scene:
         self._stopped.release()
 
     def _comes_to_its_stop(self) -> bool:
-        stopped, run = self._stopped, self._started("one")
-        try:
-            wait_until(lambda: stopped.reached.is_set() or run.poll() is not None, what="the step", within_s=600)
-            if stopped.stop is not None and stopped.stop.when == "answered":
-                time.sleep(PARKED_S)
-        finally:
-            kill_all(run.pid)
-            run.wait()
+        stopped = self._stopped
+        with self._started("one") as run:
+            try:
+                wait_until(lambda: stopped.reached.is_set() or run.poll() is not None, what="the step", within_s=600)
+                if stopped.stop is not None and stopped.stop.when == "answered":
+                    time.sleep(PARKED_S)
+            finally:
+                kill_all(run.pid)
         return stopped.reached.is_set()
 
     def is_resumed(self, *, elsewhere: bool) -> dict[str, Any]:
         """Run it to its end: here, or where only the store is shared. Returns what it says at its end."""
         for _ in range(STARTS):
-            run = self._started("two" if elsewhere else "one")
-            try:
-                run.wait(timeout=WITHIN_S)
-            finally:
-                kill_all(run.pid)
-            if (end := last_line(run)) is not None and end.get("state") == "done":
+            with self._started("two" if elsewhere else "one") as run:
+                try:
+                    run.wait(timeout=WITHIN_S)
+                finally:
+                    kill_all(run.pid)
+                end = last_line(run)
+            if end is not None and end.get("state") == "done":
                 return end
         raise AssertionError(f"the dataset is not done, see {self.folder / 'stderr.txt'}")
 

@@ -166,10 +166,9 @@ def outlive(
 
 def last_line(run: "subprocess.Popen[str]") -> dict[str, Any] | None:
     """What a run that was not killed says at its end; what is left of a killed one may hold the pipe open."""
-    if run.returncode not in (0, 3):
-        return None
     assert run.stdout is not None
-    lines = run.stdout.read().splitlines()
+    with run.stdout as printed:
+        lines = printed.read().splitlines() if run.returncode in (0, 3) else []
     return json.loads(lines[-1]) if lines else None
 
 

@@ -108,7 +108,9 @@ def test_what_may_not_be_asked_is_refused_by_field(old: str, new: str, told: str
     assert "canary" not in str(refused.value)
 
 
-@pytest.mark.parametrize("where", ["file", "file/below", "out/data is a file", "s3://b//x/../y"])
+@pytest.mark.parametrize(
+    "where", ["file", "file/below", "out/data is a file", "s3://b//x/../y", "/proc/out", "n" * 300]
+)
 def test_plan_refuses_a_dataset_path_that_run_refuses(tmp_path: Path, where: str) -> None:
     """Exit 2, and nothing is written."""
     write_source(tmp_path, questions(2))

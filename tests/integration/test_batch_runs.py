@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from batch_recipes import APIS, batched, crashed, logged, once_each, run
+from batch_recipes import APIS, batched, crashed, crashed_at_provider, logged, once_each, run
 from batch_wire import WatchedStore
 from builders import questions, write_source
 from harness import run_in_process
@@ -321,7 +321,7 @@ def test_open_batches_keep_a_dataset_open(tmp_path: Path) -> None:
 
     async def test(server: Server) -> None:
         recipe = batched(tmp_path, server)
-        assert await crashed(recipe, after_s=1.0) is None
+        await crashed_at_provider(recipe)
         waiting = summarise(open_dataset(recipe))
         assert waiting.batches == {"open": 1, "ended": 0, "expired": 0}
         assert "batches    1 open, 0 ended" in waiting.as_text()
@@ -356,7 +356,7 @@ def test_a_teacher_is_not_asked_online_while_its_batches_are_open(tmp_path: Path
 
     async def test(server: Server) -> None:
         recipe = batched(tmp_path, server)
-        assert await crashed(recipe, after_s=1.0) is None
+        await crashed_at_provider(recipe)
         with pytest.raises(UsageError, match=r"teachers\.t: 1 batch is at the provider.*set `mode: batch` or"):
             await run_in_process(batched(tmp_path, server, teacher={"mode": "online"}))
         for changed in ({"model": "another"}, {"name": "another"}):

@@ -40,8 +40,8 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def export(dataset: Path, format: str, *args: str, code: int = 0) -> str:
-    """What the command says, on stdout and stderr."""
-    done = CliRunner().invoke(main, ["export", str(dataset), "--format", format, *args])
+    """What the command says, on stdout and stderr; it replaces what an earlier one wrote."""
+    done = CliRunner().invoke(main, ["export", str(dataset), "--format", format, "--overwrite", *args])
     assert done.exit_code == code, done.output
     return done.output
 
@@ -271,8 +271,24 @@ def test_a_file_is_there_as_a_whole_or_not_at_all(dataset: Path, tmp_path: Path)
     assert real.read_text().startswith("{")
     assert {path.name for path in tmp_path.iterdir()} - before == {"link.jsonl.terms.yaml"}
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
-    for out in ("x" * 300, str(tmp_path / "loop" / "x"), "~nobody-has-this-name/x"):
+    for out in ("x" * 300, str(tmp_path / "loop" / "x"), "~nobody-has-this-name/x", str(real / "x")):
         assert "--out" in export(dataset, "trl-sft", "--out", out, code=2)
+
+
+def test_a_file_is_replaced_only_on_request(dataset: Path, tmp_path: Path) -> None:
+    """Neither the rows nor the terms beside them; a second export to another place is fine."""
+    out = tmp_path / "out.jsonl"
+    for there in (out, out.with_name("out.jsonl.terms.yaml")):
+        there.write_text("mine")
+        command = ["export", str(dataset), "--format", "trl-sft", "--out", str(out)]
+        done = CliRunner().invoke(main, command)
+        assert (done.exit_code, there.read_text()) == (2, "mine")
+        assert f"{there} exists and is not overwritten; give another --out FILE, or --overwrite" in done.output
+        there.unlink()
+    assert CliRunner().invoke(main, command).exit_code == 0
+    rows = out.read_bytes()
+    assert CliRunner().invoke(main, [*command, "--overwrite"]).exit_code == 0
+    assert out.read_bytes() == rows
 
 
 def test_a_pipe_is_written_to(dataset: Path, tmp_path: Path) -> None:

@@ -176,6 +176,12 @@ def test_to_stdout() -> None:
         (("prompts.jsonl", "--url", "localhost/v1", *REAL[2:]), "--url: expected a URL"),
         (("prompts.jsonl", *REAL, "--api-key", "sk-abcdefgh"), "--api-key: expected a reference"),
         (("prompts.jsonl", "--dataset", "prompts.jsonl/x"), "prompts.jsonl"),
+        (("",), "PROMPTS: expected a path or an s3:// URL, got ''"),
+        (("a\nb.jsonl",), "PROMPTS: expected a path or an s3:// URL, got 'a\\nb.jsonl'"),
+        (("n" * 300,), "can't be resolved: File name too long"),
+        (("loop.jsonl",), "can't be resolved: Symlink loop"),
+        (("prompts.jsonl", "--out", ""), "--out: expected the path of a file, got ''"),
+        (("prompts.jsonl", "--out", "n" * 300), "can't be written (File name too long)"),
     ],
 )
 def test_what_is_wrong_is_said_by_flag_and_nothing_is_written(args: tuple[str, ...], told: str) -> None:
@@ -183,6 +189,7 @@ def test_what_is_wrong_is_said_by_flag_and_nothing_is_written(args: tuple[str, .
     rows({"question": "Why?"})
     rows({"this": "Why?", "that": "How?"}, name="two.jsonl")
     rows({"n": 1}, name="none.jsonl")
+    Path("loop.jsonl").symlink_to("loop.jsonl")
     said = init(*args, code=2)
     assert told in said
     assert "sk-abcdefgh" not in said

@@ -4,8 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
+from harness import run_in_process
 
-from stillhouse.gen.errors import UsageError
+from stillhouse.cluster.driver import run
+from stillhouse.gen.errors import OtherRecipe, UsageError
 from stillhouse.gen.views.preview import preview
 from stillhouse.schemas.recipe_file import RecipeError, dump_recipe, read_recipe
 
@@ -103,3 +105,20 @@ def test_a_word_of_few_is_meant(tmp_path: Path) -> None:
     path = recipe_file(tmp_path, source="prompt: question\n  answer: dorp")
     with pytest.raises(RecipeError, match=r"recipe\.yaml:5: source\.answer: .*'dorp'; did you mean drop\?"):
         read_recipe(path)
+
+
+async def test_a_misspelt_column_is_reported_although_the_dataset_exists(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not as a different recipe, by plan or run; what is different and right still is one, also without its source."""
+    monkeypatch.chdir(tmp_path)
+    await run_in_process(read_recipe(recipe_file(tmp_path)))
+    misspelt = read_recipe(recipe_file(tmp_path, source="prompt: qestion"))
+    for command in (preview, run):
+        with pytest.raises(UsageError, match=r":4: source\.prompt: .*; did you mean `question`\?"):
+            command(misspelt)
+    different = read_recipe(recipe_file(tmp_path, source="prompt: id"))
+    for _ in range(2):
+        with pytest.raises(OtherRecipe, match=r"they differ in source\.prompt"):
+            preview(different)
+        (tmp_path / "prompts.jsonl").unlink(missing_ok=True)

@@ -68,6 +68,8 @@ def test_what_is_no_recipe_is_refused_with_what_to_type(folder: Path, recipe: st
 def test_a_path_like_nothing_there_brings_no_advice(folder: Path) -> None:
     """Neither does one in a folder that does not exist, or one that no file can have."""
     assert [near_path(path) for path in ("zebra", "no/prompts.jsonl", "a\0b", "", "/")] == [""] * 5
+    (folder / "zebra").symlink_to(folder / "nothing")
+    assert near_path(str(folder / "zebra")) == ""
     assert near_path(str(folder / "PROMPTS.jsonl")) == f"; did you mean {folder / 'prompts.jsonl'}?"
 
 

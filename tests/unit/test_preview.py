@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 from harness import run_in_process
+from s3_server import Fault, S3Server
 
-from stillhouse.gen.errors import DatasetError, SourceError, UsageError
+from stillhouse.gen.dataset.layout import open_dataset
+from stillhouse.gen.errors import DatasetError, SourceError, StoreRefused, UsageError
 from stillhouse.gen.views.preview import preview, render
 from stillhouse.schemas.recipe import Recipe
 
@@ -43,6 +45,17 @@ def test_counts_are_what_a_run_asks_and_nothing_is_made(tmp_path: Path) -> None:
     assert [file.bytes for file in shown.files] == [(tmp_path / "prompts.jsonl").stat().st_size]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["prompts.jsonl"]
     assert (shown.sealed, shown.warnings) == (0, ())
+
+
+def test_a_bucket_that_takes_no_writes_is_refused(tmp_path: Path, s3: S3Server) -> None:
+    """As a run would refuse it; where it takes them, nothing is left behind."""
+    dataset: dict[str, object] = {"path": "s3://lake/out", "endpoint_url": s3.endpoint_url}
+    recipe = recipe_over(tmp_path, questions(1), dataset=dataset)
+    assert preview(recipe).to_ask == 2
+    assert list(open_dataset(recipe).list()) == []
+    s3.gate.faults.append(Fault("answer", method="PUT", path="probe", times=1000, status=403, code="AccessDenied"))
+    with pytest.raises(StoreRefused, match="could not write s3://lake/out"):
+        preview(recipe)
 
 
 async def test_a_run_does_what_the_preview_said(tmp_path: Path) -> None:

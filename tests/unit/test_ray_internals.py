@@ -3,6 +3,7 @@
 import importlib.util
 import inspect
 import json
+import subprocess
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -12,6 +13,7 @@ import pytest
 import ray
 from ray._common import constants
 from ray._private.node import Node
+from ray._private.services import ProcessInfo
 from ray.job_submission import JobSubmissionClient
 
 from stillhouse.cluster import ray_internals
@@ -67,6 +69,24 @@ def test_processes_that_a_run_does_not_need_can_be_left_out() -> None:
         utils: Any = importlib.import_module("ray._private.utils")
         assert isinstance(utils.get_dashboard_dependency_error(), ImportError)
     assert [getattr(Node, name) for name in names] == before
+
+
+def test_a_ray_that_does_not_come_up_is_ended_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without: its processes compete with the second try, and with the end of this process."""
+    process = subprocess.Popen(["sleep", "60"])
+
+    def begin(node: Any) -> None:
+        unused = dict.fromkeys(set(ProcessInfo._fields) - {"process"})
+        node.all_processes = {"raylet": [ProcessInfo(process=process, **unused)]}
+        node.removal_lock = threading.Lock()
+        raise TimeoutError
+
+    monkeypatch.setattr(Node, "__init__", begin)
+    with pytest.raises(TimeoutError), ray_internals.ended_if_it_fails():
+        Node()  # type: ignore[call-arg]
+    assert process.poll() is not None
+    assert vars(Node)["__init__"] is begin
+    assert "self.removal_lock = " in inspect.getsource(Node)
 
 
 def test_the_address_of_the_gcs_is_known() -> None:

@@ -147,6 +147,11 @@ def test_full_recipe_is_read() -> None:
         ("workers: auto", "workers: many", "run.workers: expected a whole number or `auto`, got the text 'many'"),
         ("workers: auto", "workers: 0", "run.workers: expected at least 1 or `auto`, got the number 0"),
         ("path: s3://lake/prompts/*.parquet", "path: [a, 5]", "source.path.1: expected text, got the number 5"),
+        (
+            "path: s3://lake/prompts/*.parquet",
+            "path: []",
+            "source.path: expected text or at least 1 in the list, got an empty list",
+        ),
         ("path: s3://lake/prompts/*.parquet", "path: {a: b}", "source.path: expected text or a list, got a mapping"),
     ],
 )
@@ -356,6 +361,7 @@ def test_overrides_set_fields_by_path_number_and_name() -> None:
         ("teachers.1.model=x", "-o teachers.1.model: expected an item of the list by its place (0) or its name (r1)"),
         ("name.first=x", "-o name.first: expected a mapping or a list above `first`, got a single value"),
         (f"teachers.0.api_key={CANARY}", "-o teachers.0.api_key: expected a reference"),
+        ("a." * 500 + "b=1", "…: expected a field, got 501 levels"),
     ],
 )
 def test_bad_override_is_named(override: str, message: str) -> None:

@@ -386,3 +386,11 @@ def as_nobody(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.seteuid(0)
+
+
+def test_a_name_that_no_file_can_have_is_refused(tmp_path: Path) -> None:
+    """Whatever asks first."""
+    store = open_store(str(tmp_path / ("n" * 300)))
+    for ask in (store.probe, lambda: store.is_locked("run.json"), lambda: store.get("x")):
+        with pytest.raises(StoreRefused, match="File name too long"):
+            ask()

@@ -36,12 +36,14 @@ def test_what_a_journal_holds_is_counted(tmp_path: Path) -> None:
     summary = summarise(open_dataset(recipe))
     assert (summary.remaining, summary.unsealed) == (10, 3)
     assert "remaining  10 (3 of them answered: the next run seals these)" in summary.as_text()
+    assert "tokens     none sealed yet" in summary.as_text()
     for ordinal in (3, *range(4, 10)):
         answer(held, ordinal, body_of("yes"), at=2000.0)
     sealed(recipe, held)
     summary = summarise(open_dataset(recipe))
     assert (summary.remaining, summary.unsealed) == (0, 0)
     assert "answered" not in summary.as_text()
+    assert summary.as_text().splitlines()[-1] == "  tokens     50 in, 70 out"
 
 
 def test_what_is_shipped_is_counted(tmp_path: Path, s3: S3Server) -> None:

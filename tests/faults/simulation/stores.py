@@ -188,9 +188,6 @@ class Bucket:
         """See `Store`."""
         return ClaimLock(self, key, clock=self._clock).is_held()
 
-    def check_writable(self) -> None:
-        """See `Store`."""
-
     def scratch(self) -> Path:
         """See `Store`."""
         return self._scratch
