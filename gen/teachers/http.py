@@ -1,4 +1,4 @@
-"""The only module that speaks HTTP: a `Transport` over aiohttp's connections, with httpx's TLS settings.
+"""Speaks HTTP to teachers: a `Transport` over aiohttp's connections, with httpx's TLS settings.
 
 Redirects are not followed: a 3xx is a reply. TLS is always verified. Proxies and TLS are settled by `prepare`, before
 the first request; after that every exception is NotSent or Lost.
@@ -17,11 +17,11 @@ from urllib.parse import urlsplit
 
 import aiohttp
 import httpx
-from multidict import CIMultiDict
 from yarl import URL
 
 from stillhouse.gen.errors import UsageError
 from stillhouse.gen.teachers.decoding import TooLarge, decoded, is_plain
+from stillhouse.gen.teachers.http_post import MAX_LINE_BYTES, Posts, Response
 from stillhouse.gen.teachers.http_stream import is_stream, streamed_body
 from stillhouse.gen.teachers.proxies import proxy_for
 from stillhouse.gen.teachers.transport import LATE, HttpRequest, Lost, NotSent, Reply
@@ -144,14 +144,14 @@ class HttpTransport:
         route = self._routes.get(url)
         if route is None and _origin(url) not in self._proxies:
             self.prepare([url])
-        if route is None or route.timeout_s != timeout_s:
-            route = self._new_route(url, timeout_s)
         if self._session is None:
             assert self._tls is not None
             self._session = _session(self._tls)
+        if route is None or route.timeout_s != timeout_s:
+            route = self._new_route(self._session, url, timeout_s)
         return self._session, route
 
-    def _new_route(self, url: str, timeout_s: float) -> "_Route":
+    def _new_route(self, session: aiohttp.ClientSession, url: str, timeout_s: float) -> "_Route":
         # `connect` covers all of name lookup, connection and TLS; the caller sets the overall deadline.
         connecting = aiohttp.ClientTimeout(connect=min(self._connect_timeout_s, timeout_s / 2))
         proxy = self._proxies[_origin(url)]
@@ -161,6 +161,8 @@ class HttpTransport:
         # breaks.
         target = URL(url, encoded="%" in url)
         route = _Route(target, timeout_s, connecting, None if proxy is None else URL(proxy))
+        if proxy is None and session.connector is not None:
+            route.posts = Posts(target, session.connector, timeout=connecting)
         self._routes[url] = route
         return route
 
@@ -172,23 +174,16 @@ class HttpTransport:
 
 @dataclass(slots=True)
 class _Route:
-    """What requests to a URL share: how to reach it, and the headers of the last one."""
+    """What requests to a URL share: how to reach it."""
 
     url: URL
     timeout_s: float
     connecting: aiohttp.ClientTimeout
     proxy: URL | None
-    given: Mapping[str, str] | None = None
-    wired: CIMultiDict[str] = field(default_factory=CIMultiDict)
-    """`given` in the form that aiohttp takes."""
+    posts: Posts | None = None
+    """None behind a proxy."""
     closes_after_stream: bool | None = None
     """True if its server closes connections after a stream, whatever it says (llama.cpp's does); None: unknown."""
-
-    def headers(self, given: Mapping[str, str]) -> CIMultiDict[str]:
-        """These headers for aiohttp, converted once for as long as the same object is passed."""
-        if self.given is not given:
-            self.given, self.wired = given, CIMultiDict(given)
-        return self.wired
 
 
 @dataclass(slots=True)
@@ -219,11 +214,15 @@ def _payload(body: bytes) -> aiohttp.BytesPayload | io.BytesIO | None:
     return io.BytesIO(body)  # aiohttp writes a file's content in pieces, but bytes at once, which blocks the loop
 
 
-async def _begin(session: aiohttp.ClientSession, route: _Route, request: HttpRequest) -> aiohttp.ClientResponse:
+async def _begin(
+    session: aiohttp.ClientSession, route: _Route, request: HttpRequest
+) -> aiohttp.ClientResponse | Response:
+    if route.posts is not None and request.method == "POST" and 0 < len(request.body) < LARGE_BYTES:
+        return await route.posts.send(request.headers, request.body)
     return await session.request(
         request.method,
         route.url,
-        headers=route.headers(request.headers),
+        headers=request.headers,
         data=_payload(request.body),
         allow_redirects=False,
         auto_decompress=False,
@@ -257,7 +256,8 @@ async def _exchange(session: aiohttp.ClientSession, route: _Route, request: Http
 async def _body(content: aiohttp.StreamReader) -> bytes:
     parts: list[bytes] = []
     size = 0
-    while part := await content.readany():
+    while not content.at_eof():
+        part = await content.readany()
         parts.append(part)
         size += len(part)
         if size > MAX_REPLY_BYTES:
@@ -266,7 +266,7 @@ async def _body(content: aiohttp.StreamReader) -> bytes:
 
 
 async def _streamed(
-    response: aiohttp.ClientResponse, stream: _Stream, route: _Route, *, stall_timeout_s: float
+    response: aiohttp.ClientResponse | Response, stream: _Stream, route: _Route, *, stall_timeout_s: float
 ) -> bytes:
     async def packet() -> bytes:
         try:
@@ -295,7 +295,7 @@ async def _streamed(
     return body
 
 
-def _headers(response: aiohttp.ClientResponse) -> dict[str, str]:
+def _headers(response: aiohttp.ClientResponse | Response) -> dict[str, str]:
     return {_name(name): value.decode("latin-1") for name, value in response.raw_headers}
 
 
@@ -326,8 +326,8 @@ def _session(tls: ssl.SSLContext) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
         connector=connector,
         cookie_jar=aiohttp.DummyCookieJar(),
-        max_line_size=2**16,
-        max_field_size=2**16,
+        max_line_size=MAX_LINE_BYTES,
+        max_field_size=MAX_LINE_BYTES,
     )
 
 

@@ -63,10 +63,7 @@ def _odd(body: bytes) -> Any:
 
 def holds_large_integers(body: bytes) -> bool:
     """True if arguments of a call may contain integers of more than 64 bits, which orjson would turn into floats."""
-    for name in _ARGUMENTS:
-        if name in body:
-            return _LONG in body.translate(_DIGITS)
-    return False
+    return _LONG in body.translate(_DIGITS) and any(name in body for name in _ARGUMENTS)
 
 
 def _one(text: str) -> Any:

@@ -39,8 +39,9 @@ class Form:
         """`columns`: without the kept ones. `inline`: the reasoning is at the start of the text."""
         self.columns = columns
         self.inline = inline
-        self._has_scores = "token_logprobs" in columns.data.names
-        self.data = itemgetter(*columns.data.names)
+        names = columns.data.names
+        self._has_scores, self._has_logprobs = "token_logprobs" in names, LOGPROBS in names
+        self.data = itemgetter(*names)
         """Picks the values of a row from those of all columns."""
         self.rejected = itemgetter(*columns.rejected.names)
         self.failed = itemgetter(*columns.failed.names)
@@ -60,7 +61,7 @@ class Form:
         """The values of the columns with log-probabilities; those of new datasets are built from many answers at
         once."""
         if not self._has_scores:
-            return {} if LOGPROBS not in self.columns.data.names else {LOGPROBS: completion.logprobs}
+            return {LOGPROBS: completion.logprobs} if self._has_logprobs else {}
         return dict.fromkeys(SCORES, completion.scores)
 
     def verdicts(self, verdicts: Sequence[Verdict]) -> dict[str, dict[str, Any] | None]:

@@ -40,6 +40,7 @@ NOT_WAITED_FOR = GiveUp(
     "ambiguous", "no answer came before its worker was gone, and enough others to its prompt are accepted", None
 )
 """For a sample that was asked and is no longer needed."""
+_NOTHING_KEPT = Kept()
 
 
 class _Accepted(NamedTuple):
@@ -169,8 +170,8 @@ class Sealer:
     def _choice(self, number: int) -> PromptChoice:
         """Decides about the accepted answers of the series."""
         chunk, equal_once, select = self._open.chunk, self._recipe.dedup.answers, self._recipe.select
-        earlier = self._earlier.get(chunk.key_of(number), Kept())
-        seen, selected = dict(earlier.ids), None
+        earlier = self._earlier.get(chunk.key_of(number), _NOTHING_KEPT)
+        seen, selected = earlier.ids, None
         if select is not None and select.best_of is not None:
             check = chunk.columns.checks.index(select.best_of.check)
             accepted = list(self._accepted(number))
@@ -178,6 +179,7 @@ class Sealer:
             selected = by_score(scores, places=select.best_of.keep - earlier.count)
             kept = selected.kept
             if chunk.accept and equal_once:
+                seen = dict(seen)
                 for each in sorted(accepted, key=lambda each: each.ordinal not in kept):
                     seen.setdefault(each.fingerprint, each.record_id)
         elif select is not None:

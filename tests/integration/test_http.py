@@ -25,7 +25,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from stillhouse.gen.simulator import serve
-from stillhouse.gen.teachers.http import MAX_REPLY_BYTES, HttpTransport
+from stillhouse.gen.teachers.http import LARGE_BYTES, MAX_REPLY_BYTES, HttpTransport
 from stillhouse.gen.teachers.transport import HttpRequest, Lost, NotSent, Reply
 from stillhouse.schemas.simulator import SimulatorSettings
 
@@ -153,6 +153,62 @@ async def test_each_request_has_its_own_method_and_headers(http: HttpTransport) 
     assert [head.partition(b" ")[0] for head in seen] == [b"get", b"get", b"get", b"delete"]
 
 
+async def test_posts_that_overlap_keep_their_own_headers(http: HttpTransport) -> None:
+    """Each signed request has its own signature, also while connections are made."""
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while not reader.at_eof():
+            try:
+                head, body = await read_request(reader)
+            except asyncio.IncompleteReadError:
+                return
+            said = b"x-signature: %b\r\n" % body in head
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n" + (b" true" if said else b"false"))
+
+    async with listening(handler) as url:
+        for _ in range(2):  # with new connections, then with those
+            asked = (HttpRequest("POST", url, {"x-signature": f"s{n}"}, b"s%d" % n) for n in range(20))
+            replies = await asyncio.gather(*(http.send(each, timeout_s=10) for each in asked))
+            assert {reply.body for reply in replies} == {b" true"}
+        await http.close()
+
+
+async def test_small_and_large_bodies_have_the_same_headers(http: HttpTransport) -> None:
+    """Small ones are written without aiohttp's client: nothing that it adds is missing, and ours replaces it."""
+    seen: list[dict[bytes, bytes]] = []
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head, _ = await read_request(reader)
+        pairs = (line.split(b": ", 1) for line in head.splitlines()[1:-1])
+        seen.append({name.lower(): value for name, value in pairs if name.lower() != b"content-length"})
+        writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}")
+
+    given: list[dict[str, str]] = [{}, {"content-type": "application/json", "user-agent": "ours", "x-note": "café"}]
+    async with listening(handler) as url:
+        for headers in given:
+            for size in (10, LARGE_BYTES):
+                await http.send(HttpRequest("POST", url, headers, bytes(size)), timeout_s=10)
+    assert seen[0] == seen[1]
+    assert seen[2] == seen[3]
+    assert seen[3][b"user-agent"] == b"ours"
+
+
+@pytest.mark.parametrize("body", [b"", CHAT], ids=["empty", "small"])
+async def test_a_header_that_would_end_early_is_not_sent(http: HttpTransport, body: bytes) -> None:
+    """A line break in a secret must not become a header of its own."""
+    async with listening(answering(OK)) as url:
+        with pytest.raises(NotSent):
+            await post(http, url, body=body, authorization="Bearer k\r\nx-other: 1")
+
+
+async def test_interim_replies_are_passed_over(http: HttpTransport) -> None:
+    """Only the last one is the reply."""
+    interim = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
+    async with listening(answering(interim + OK)) as url:
+        reply = await post(http, url)
+    assert (reply.status, reply.body) == (200, b"{}")
+
+
 @pytest.mark.parametrize("body", [b"", b"\n\n\n{}", b"x" * 200_000])
 async def test_bodies_of_all_framings_arrive_whole(http: HttpTransport, body: bytes) -> None:
     """By Content-Length, chunked, or until the connection closes."""
@@ -210,8 +266,15 @@ async def test_a_redirect_is_a_reply_and_is_not_followed(http: HttpTransport) ->
     assert visits == []
 
 
-async def test_an_early_refusal_of_a_long_body_is_a_reply(http: HttpTransport) -> None:
-    """A 413 sent before the request is read, on a connection that stays open, comes through at once."""
+@pytest.mark.parametrize("large_bytes", [LARGE_BYTES, 2**30], ids=["in pieces", "at once"])
+async def test_an_early_refusal_of_a_long_body_is_a_reply(
+    http: HttpTransport, large_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A 413 sent before the request is read, on a connection that stays open, comes through at once.
+
+    What is still to be written on that connection holds up no other request.
+    """
+    monkeypatch.setattr("stillhouse.gen.teachers.http.LARGE_BYTES", large_bytes)
 
     async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -221,8 +284,9 @@ async def test_an_early_refusal_of_a_long_body_is_a_reply(http: HttpTransport) -
 
     async with listening(handler) as url:
         start = time.monotonic()
-        reply = await post(http, url, body=bytes(30_000_000), timeout_s=200)
-    assert (reply.status, reply.body) == (413, b"big")
+        for body in (bytes(30_000_000), CHAT):
+            reply = await post(http, url, body=body, timeout_s=200)
+            assert (reply.status, reply.body) == (413, b"big")
     assert time.monotonic() - start < 60
 
 
