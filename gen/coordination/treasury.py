@@ -6,7 +6,6 @@ ledger again. Workers report totals, so nothing is lost.
 """
 
 import asyncio
-from collections.abc import Iterable
 
 from stillhouse.gen.coordination.messages import Allowance
 from stillhouse.gen.dataset.budget import BudgetDocument, BudgetLedger, SpendReport
@@ -148,12 +147,6 @@ class Treasury:
     def died(self, worker: str) -> None:
         """The worker's process is gone."""
         self._ledger.died(worker)
-        self._changed += 1
-
-    def shipped(self, workers: Iterable[str]) -> None:
-        """All journals of these dead workers are in the store."""
-        for worker in workers:
-            self._ledger.shipped(worker)
         self._changed += 1
 
     # --- storing

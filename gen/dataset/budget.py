@@ -250,16 +250,6 @@ class BudgetLedger:
         if worker in self.document.workers:
             self._left(worker)
 
-    def shipped(self, worker: str) -> None:
-        """All journals of a dead worker are in the store, so that the next owners of its chunks find what it spent.
-
-        Owners who have one of them already may have read it before: then nobody knows what they missed.
-        """
-        holding = self.document.workers.get(worker)
-        if holding is not None and holding.gone:
-            others = (each for name, each in self.document.workers.items() if name != worker and not each.gone)
-            holding.shipped |= all(holding.chunks.isdisjoint(each.chunks) for each in others)
-
     def restarted(self) -> None:
         """A new run has begun: all workers so far are gone."""
         for worker in list(self.document.workers):

@@ -18,13 +18,6 @@ def dead_journals(root: Path) -> Iterator[tuple[ChunkId, Path]]:
                 _remove_empty(folder)
 
 
-def writers(root: Path) -> set[str]:
-    """The names of the workers that have journals here."""
-    folders = root.iterdir() if root.is_dir() else []
-    found = (leftovers(folder) for folder in folders if _chunk_of(folder.name) is not None)
-    return {path.stem.partition("-")[2] for paths in found for path in paths}
-
-
 def opened_leftovers(folder: Path, *, mine: Path | None) -> dict[str, BinaryIO]:
     """A chunk's journals except `mine`, open for reading, by their names' stems."""
     return {path.stem: file for path in leftovers(folder) if path != mine and (file := opened(path)) is not None}

@@ -60,11 +60,9 @@ class Journals(Protocol):
         """
         ...
 
-    def sweep(self) -> set[str]:
-        """Ship what dead workers left on this node, and delete what belongs to sealed chunks.
-
-        Returns:
-            Names of the workers with journals here that are not shipped, because they are alive.
+    def sweep(self) -> list[ChunkId]:
+        """Ship what dead workers left on this node, and delete what belongs to sealed chunks; returns the shipped
+        chunks.
         """
         ...
 

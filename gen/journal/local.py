@@ -44,12 +44,12 @@ class LocalJournals:
             with file:
                 yield from frames(file, origin=file.name)
 
-    def sweep(self) -> set[str]:
-        """See `Journals`; nothing has to be shipped."""
+    def sweep(self) -> list[ChunkId]:
+        """See `Journals`."""
         for chunk, path in dead_journals(self.root):
             if self._store.stat(chunk.data_key) is not None:
                 path.unlink(missing_ok=True)
-        return set()
+        return []
 
     def forget(self, chunk: ChunkId) -> None:
         """See `Journals`."""

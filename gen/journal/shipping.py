@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from stillhouse.gen.dataset.layout import ChunkId
 from stillhouse.gen.journal.file import JournalFile
-from stillhouse.gen.journal.folders import dead_journals, opened, opened_leftovers, remove_folder, writers
+from stillhouse.gen.journal.folders import dead_journals, opened, opened_leftovers, remove_folder
 from stillhouse.gen.journal.frames import MAGIC, Frame, encode, frames
 from stillhouse.gen.store.base import Store
 from stillhouse.gen.store.readable import ReadableStore
@@ -82,8 +82,9 @@ class ShippedJournals:
                 with here[stem] as file:
                     yield from frames(file, origin=file.name)
 
-    def sweep(self) -> set[str]:
+    def sweep(self) -> list[ChunkId]:
         """See `Journals`."""
+        shipped = []
         for chunk, path in dead_journals(self.root):
             if self._store.stat(chunk.data_key) is not None:
                 path.unlink(missing_ok=True)
@@ -92,7 +93,8 @@ class ShippedJournals:
                     for number, segment in enumerate(_segments(frames(file, origin=file.name))):
                         self._store.put(f"{chunk.journal_prefix}{path.stem}-left-{number:06d}{_SUFFIX}", _pack(segment))
                 path.unlink(missing_ok=True)
-        return writers(self.root)
+                shipped.append(chunk)
+        return shipped
 
     def forget(self, chunk: ChunkId) -> None:
         """See `Journals`."""

@@ -244,8 +244,8 @@ class Hands:
         held.open.journal.close()
         return parked
 
-    def sweep(self) -> set[str]:
-        """Ship what dead workers left on this node; returns the others with journals here."""
+    def sweep(self) -> list[ChunkId]:
+        """Ship what dead workers left on this node; returns the chunks that it belonged to."""
         return self._journals.sweep()
 
     def has_records(self, *, teacher: str, endpoint: str | None = None) -> bool:

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
 
 from stillhouse.gen.coordination.messages import Queue, Unreachable
 from stillhouse.gen.worker.leased_chunk import Hands
@@ -20,17 +19,17 @@ class Sweeping:
         self._is_begun = False
         """True while a sweep runs in the background."""
 
-    async def sweep(self, left_by: Sequence[str] = ()) -> None:
-        """Ship what is left, then report it; `left_by`: workers that are dead, as far as the queue knows."""
+    async def sweep(self) -> None:
+        """Ship what is left, then report the chunks that it belonged to."""
         try:
-            writing = await asyncio.to_thread(self._hands.sweep)
+            chunks = await asyncio.to_thread(self._hands.sweep)
         finally:
             self._is_begun = False
         with contextlib.suppress(Unreachable):
-            await self._queue.shipped(self._worker, [dead for dead in left_by if dead not in writing])
+            await self._queue.shipped(self._worker, chunks)
 
-    def begin(self, left_by: Sequence[str]) -> None:
+    def begin(self) -> None:
         """Sweep in the background, unless that is under way: renewals do not wait for the store."""
         if not self._is_begun:
             self._is_begun = True
-            self._tasks.spawn(self.sweep, left_by)
+            self._tasks.spawn(self.sweep)

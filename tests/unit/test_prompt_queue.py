@@ -7,7 +7,6 @@ from pathlib import Path
 
 from builders import index, questions, recipe_of, write_source
 from harness import run_in_process
-from s3_server import S3Server
 
 from stillhouse.cluster.actors.prompt_queue import PromptQueue
 from stillhouse.cluster.progress.stats import Closed
@@ -17,14 +16,11 @@ from stillhouse.gen.coordination.leases import Grant
 from stillhouse.gen.coordination.messages import Wait
 from stillhouse.gen.dataset.batch_intents import Intents
 from stillhouse.gen.dataset.binding import bind
-from stillhouse.gen.dataset.budget import Opened, SpendReport
-from stillhouse.gen.dataset.budget_file import read_budget
 from stillhouse.gen.dataset.layout import ChunkId, open_dataset
 from stillhouse.gen.dataset.parked_chunks import OpenBatch, Parked, store_parked
 from stillhouse.gen.dataset.planners import SourcePlanner
 from stillhouse.gen.dataset.plans import Plan
 from stillhouse.gen.dataset.shard_meta import ShardCounts
-from stillhouse.gen.teachers.expense import Expense
 from stillhouse.schemas.recipe import Recipe
 
 
@@ -69,36 +65,6 @@ async def test_a_worker_that_was_declared_dead_is_told_to_stop(tmp_path: Path) -
     assert isinstance(taken, Grant)
     assert (taken.chunk, taken.died) == (grant.chunk, True)
     assert (await queue.stats()).total.requests == 5
-
-
-async def test_what_a_dead_worker_held_comes_back_once_a_neighbour_has_shipped_its_journals(
-    tmp_path: Path, s3: S3Server
-) -> None:
-    """Of its grant only what they say counts as spent; neighbours on other nodes, or on the way already, don't help."""
-    write_source(tmp_path, questions(5))
-    there = {"path": "s3://lake/out", "endpoint_url": s3.endpoint_url}
-    recipe = recipe_of(tmp_path, dataset=there, budget={"requests": 100})
-    index(recipe)
-    queue = PromptQueue(recipe, workers=2, clock=ManualClock(), background=lambda work: work())
-    for worker in ("a.1", "a.2"):
-        await queue.shipped(worker, [])
-    grant = await queue.lease("a.1")
-    assert isinstance(grant, Grant)
-    wants = SpendReport(wants=Expense(requests=10), next=Expense(requests=1))
-    allowance = (await queue.renew("a.1", [grant.chunk], Counters(spending=wants))).allowance
-    assert allowance is not None
-    assert allowance.granted.requests == 10
-    await queue.worker_died("a.1")
-    await queue.shipped("a.2", [])  # a sweep that began before
-    assert isinstance(await queue.lease("a.2"), Wait)
-    assert [(await queue.renew(worker, [], Counters())).sweep for worker in ("b.1", "a.2")] == [[], ["a.1"]]
-    await queue.shipped("a.2", ["a.1"])
-    assert isinstance(await queue.lease("a.2"), Grant)
-    found = SpendReport(opened=(Opened(grant.chunk, Expense(requests=3), Expense(requests=3)),))
-    await queue.renew("a.2", [grant.chunk], Counters(spending=found))
-    document = read_budget(open_dataset(recipe))
-    assert document is not None
-    assert (document.spent.requests, "a.1" in document.workers) == (3, False)
 
 
 async def test_what_timed_out_for_one_worker_is_streamed_by_all(tmp_path: Path) -> None:
