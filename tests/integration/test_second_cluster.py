@@ -2,6 +2,7 @@
 share one S3.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -77,9 +78,11 @@ def sealed(s3: S3Server) -> int:
     return len(list((s3.data / s3.bucket / "twice" / "data").glob("*.parquet")))
 
 
-def holder(s3: S3Server) -> int:
-    """The process that the dataset's run.json names."""
-    return int(json.loads((s3.data / s3.bucket / "twice" / "_stillhouse" / "run.json").read_bytes())["pid"])
+def holder(s3: S3Server) -> int | None:
+    """The process that the dataset's run.json names; None while the server puts another in its place."""
+    with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
+        return int(json.loads((s3.data / s3.bucket / "twice" / "_stillhouse" / "run.json").read_bytes())["pid"])
+    return None
 
 
 @contextmanager
