@@ -224,7 +224,10 @@ def test_a_chunk_left_by_an_older_version_is_recovered_alike(
         path = held.journal.path
         if old:
             path.write_bytes(in_first_format(path.read_bytes()))
-            wanted = [(done, tries, why, frame and first_of(frame), turn) for done, tries, why, frame, turn in wanted]
+            wanted = [
+                (done, replace(tries, refused_by=("",) * len(tries.refused_by)), why, frame and first_of(frame), turn)
+                for done, tries, why, frame, turn in wanted
+            ]  # it did not name endpoints
         held = opened(folder / f"{number}.journal")
         held.recover(left_by_others(store, held), died=False)
         assert [tuple(each) for each in state(held)] == wanted
