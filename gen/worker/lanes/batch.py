@@ -23,6 +23,7 @@ from stillhouse.gen.worker.lanes.batch_docket import BatchDocket
 from stillhouse.gen.worker.lanes.batch_following import BatchFollowing
 from stillhouse.gen.worker.lanes.batch_looks import BatchLooks
 from stillhouse.gen.worker.lanes.batch_money import BatchMoney
+from stillhouse.gen.worker.lanes.batch_parts import BatchParts
 from stillhouse.gen.worker.lanes.batch_results import BatchResults
 from stillhouse.gen.worker.lanes.batch_search import BatchSearch
 from stillhouse.gen.worker.lanes.batch_work import OpenIntent, Work
@@ -74,43 +75,12 @@ class BatchLane:
         self._money = BatchMoney(client, purse=gate.purse, listener=listener)
         self._intents = Intents(store, who=self.who, beside=beside)
         search = BatchSearch(self._api, calls=calls, intents=self._intents, gate=gate, clock=clock)
-        self._results = BatchResults(
-            client,
-            self._api,
-            calls=calls,
-            intents=self._intents,
-            listener=listener,
-            counters=counters,
-            clock=clock,
-            money=self._money,
+        parts = BatchParts(
+            client, self._api, calls, self._intents, search, self._money, listener, gate, counters, clock
         )
-        self._creation = BatchCreation(
-            client,
-            self._api,
-            calls=calls,
-            intents=self._intents,
-            search=search,
-            money=self._money,
-            listener=listener,
-            gate=gate,
-            counters=counters,
-            clock=clock,
-        )
-        self._following = BatchFollowing(
-            client,
-            self._api,
-            calls=calls,
-            intents=self._intents,
-            search=search,
-            creation=self._creation,
-            results=self._results,
-            money=self._money,
-            listener=listener,
-            gate=gate,
-            counters=counters,
-            clock=clock,
-            keep_going=keep_going,
-        )
+        self._results = BatchResults(parts)
+        self._creation = BatchCreation(parts)
+        self._following = BatchFollowing(parts, creation=self._creation, results=self._results, keep_going=keep_going)
         self._works: dict[int, Work] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 

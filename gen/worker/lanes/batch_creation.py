@@ -5,21 +5,15 @@ import itertools
 from collections.abc import Iterable, Sequence
 from functools import partial
 
-from stillhouse.gen.clock import Clock
-from stillhouse.gen.coordination.counters import Counters
-from stillhouse.gen.dataset.batch_intents import Intents, StoredIntent
+from stillhouse.gen.dataset.batch_intents import StoredIntent
 from stillhouse.gen.errors import StoreAway
-from stillhouse.gen.teachers.batches.base import MAX_INPUT_BYTES, BatchApi, BatchRefused, Job, Steps
+from stillhouse.gen.teachers.batches.base import MAX_INPUT_BYTES, BatchRefused, Job, Steps
 from stillhouse.gen.teachers.batches.calls import called
-from stillhouse.gen.teachers.client import TeacherClient
 from stillhouse.gen.teachers.expense import NOTHING
 from stillhouse.gen.teachers.transport import Lost, NotSent
-from stillhouse.gen.worker.lanes.base import Gate, Listener
-from stillhouse.gen.worker.lanes.batch_calls import BatchCalls, pause, was_not_created
-from stillhouse.gen.worker.lanes.batch_money import BatchMoney
-from stillhouse.gen.worker.lanes.batch_search import BatchSearch
+from stillhouse.gen.worker.lanes.batch_calls import pause, was_not_created
+from stillhouse.gen.worker.lanes.batch_parts import BatchParts
 from stillhouse.gen.worker.lanes.batch_work import OpenIntent, Work, request_id
-from stillhouse.gen.worker.leased_chunk import LeasedChunk
 
 FULL_S = 5.0
 """How often to check whether the teacher may have another batch."""
@@ -28,33 +22,13 @@ FULL_S = 5.0
 class BatchCreation:
     """Creates one teacher's batches."""
 
-    def __init__(
-        self,
-        client: TeacherClient,
-        api: BatchApi,
-        *,
-        calls: BatchCalls,
-        intents: Intents,
-        search: BatchSearch,
-        money: BatchMoney,
-        listener: Listener[LeasedChunk],
-        gate: Gate,
-        counters: Counters,
-        clock: Clock,
-    ) -> None:
+    def __init__(self, parts: BatchParts) -> None:
         self.has_most = False
         """True while a chunk waits because the teacher has as many batches as it may have."""
-        self._client = client
-        self._api = api
-        self._calls = calls
-        self._intents = intents
-        self._search = search
-        self._money = money
-        self._listener = listener
-        self._gate = gate
-        self._counters = counters
-        self._clock = clock
-        self._settings = client.teacher.batch
+        self._client, self._api, self._calls, self._intents = parts.client, parts.api, parts.calls, parts.intents
+        self._search, self._money, self._listener = parts.search, parts.money, parts.listener
+        self._gate, self._counters, self._clock = parts.gate, parts.counters, parts.clock
+        self._settings = parts.client.teacher.batch
         self._creating = asyncio.Lock()
         """One batch at a time: its input is in memory, and a refused batch holds up the account's others."""
         self._repeating = asyncio.Lock()

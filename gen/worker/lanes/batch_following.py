@@ -4,55 +4,27 @@ import asyncio
 import itertools
 from functools import partial
 
-from stillhouse.gen.clock import Clock
-from stillhouse.gen.coordination.counters import Counters, Tally
-from stillhouse.gen.dataset.batch_intents import Intents, StoredIntent, created_elsewhere
+from stillhouse.gen.coordination.counters import Tally
+from stillhouse.gen.dataset.batch_intents import StoredIntent, created_elsewhere
 from stillhouse.gen.errors import TeacherPaused
-from stillhouse.gen.teachers.batches.base import Batch, BatchApi
-from stillhouse.gen.teachers.client import TeacherClient
-from stillhouse.gen.worker.lanes.base import Gate, Listener
-from stillhouse.gen.worker.lanes.batch_calls import BatchCalls, pause
+from stillhouse.gen.teachers.batches.base import Batch
+from stillhouse.gen.worker.lanes.batch_calls import pause
 from stillhouse.gen.worker.lanes.batch_creation import BatchCreation
-from stillhouse.gen.worker.lanes.batch_money import BatchMoney
+from stillhouse.gen.worker.lanes.batch_parts import BatchParts
 from stillhouse.gen.worker.lanes.batch_results import BatchEnd, BatchResults
-from stillhouse.gen.worker.lanes.batch_search import BatchSearch
 from stillhouse.gen.worker.lanes.batch_work import OpenIntent, Work
-from stillhouse.gen.worker.leased_chunk import LeasedChunk
 
 
 class BatchFollowing:
     """Follows one teacher's batches."""
 
-    def __init__(
-        self,
-        client: TeacherClient,
-        api: BatchApi,
-        *,
-        calls: BatchCalls,
-        intents: Intents,
-        search: BatchSearch,
-        creation: BatchCreation,
-        results: BatchResults,
-        money: BatchMoney,
-        listener: Listener[LeasedChunk],
-        gate: Gate,
-        counters: Counters,
-        clock: Clock,
-        keep_going: bool,
-    ) -> None:
+    def __init__(self, parts: BatchParts, *, creation: BatchCreation, results: BatchResults, keep_going: bool) -> None:
         """`keep_going`: ask again for batches that the provider does not know under this key, or at this URL."""
-        self._client = client
-        self._api = api
-        self._calls = calls
-        self._intents = intents
-        self._search = search
+        self._client, self._api, self._calls, self._intents = parts.client, parts.api, parts.calls, parts.intents
+        self._search, self._money, self._listener = parts.search, parts.money, parts.listener
+        self._gate, self._counters, self._clock = parts.gate, parts.counters, parts.clock
         self._creation = creation
         self._results = results
-        self._money = money
-        self._listener = listener
-        self._gate = gate
-        self._counters = counters
-        self._clock = clock
         self._keep_going = keep_going
 
     async def follow(self, work: Work, intent: OpenIntent) -> None:

@@ -7,21 +7,14 @@ import asyncio
 from dataclasses import dataclass, field
 from functools import partial
 
-from stillhouse.gen.clock import Clock
-from stillhouse.gen.coordination.counters import Counters
-from stillhouse.gen.dataset.batch_intents import Intents
 from stillhouse.gen.journal.frames import Kind
-from stillhouse.gen.teachers.batches.base import Batch, BatchApi, Unreadable, Unserved
-from stillhouse.gen.teachers.client import TeacherClient
+from stillhouse.gen.teachers.batches.base import Batch, Unreadable, Unserved
 from stillhouse.gen.teachers.keys import without_keys
 from stillhouse.gen.teachers.outcome import Ambiguous, kind_of
 from stillhouse.gen.teachers.retry import Decision, Pause
 from stillhouse.gen.teachers.transport import Reply
-from stillhouse.gen.worker.lanes.base import Listener
-from stillhouse.gen.worker.lanes.batch_calls import BatchCalls
-from stillhouse.gen.worker.lanes.batch_money import BatchMoney
+from stillhouse.gen.worker.lanes.batch_parts import BatchParts
 from stillhouse.gen.worker.lanes.batch_work import OpenIntent, Work
-from stillhouse.gen.worker.leased_chunk import LeasedChunk
 from stillhouse.schemas.completion import Completion
 
 MAX_EXPIRED = 3
@@ -43,28 +36,12 @@ class BatchEnd:
 class BatchResults:
     """Collects one teacher's batches."""
 
-    def __init__(
-        self,
-        client: TeacherClient,
-        api: BatchApi,
-        *,
-        calls: BatchCalls,
-        intents: Intents,
-        listener: Listener[LeasedChunk],
-        counters: Counters,
-        clock: Clock,
-        money: BatchMoney,
-    ) -> None:
+    def __init__(self, parts: BatchParts) -> None:
         self.largest_reply_bytes = 0
-        self._client = client
-        self._api = api
-        self._calls = calls
-        self._intents = intents
-        self._listener = listener
-        self._counters = counters
-        self._clock = clock
-        self._money = money
-        self._place = client.interpreter.place or 0
+        self._client, self._api, self._calls, self._intents = parts.client, parts.api, parts.calls, parts.intents
+        self._money, self._listener = parts.money, parts.listener
+        self._counters, self._clock = parts.counters, parts.clock
+        self._place = parts.client.interpreter.place or 0
 
     async def collected(self, work: Work, intent: OpenIntent, batch: Batch) -> BatchEnd:
         """Write all results of the batch into the journal, as long as the chunk needs them."""
