@@ -16,6 +16,7 @@ from stillhouse.schemas.carried_file import carried
 from stillhouse.schemas.checks import AnyCheck, Check, last_if_whole, unique_names
 from stillhouse.schemas.dataset import MESSAGES, PROMPTS_PER_SHARD, SAMPLES_PER_BATCH, Dataset, Dedup
 from stillhouse.schemas.identity import identity_of
+from stillhouse.schemas.judge_check import JudgeCheck
 from stillhouse.schemas.judge_rules import judges_last, with_rivals
 from stillhouse.schemas.limits import Limits
 from stillhouse.schemas.places import Places
@@ -80,6 +81,14 @@ class Recipe(Strict):
     def all_checks(self) -> tuple[AnyCheck, ...]:
         """The checks in order: the one of `ask.schema`, then the recipe's own."""
         return (*filter(None, [self.asked_schema]), *self.checks)
+
+    @property
+    def judges(self) -> tuple[tuple[int, JudgeCheck, Teacher], ...]:
+        """For each check that asks a judge: its number among all checks, from 1; its settings; the judging teacher."""
+        by_name = {teacher.name: teacher for teacher in self.teachers}
+        numbered = enumerate(self.all_checks, 1)
+        asked = ((number, each.judge) for number, each in numbered if isinstance(each, Check))
+        return tuple((number, judge, by_name[judge.teacher]) for number, judge in asked if judge is not None)
 
     @property
     def samples_per_prompt(self) -> int:

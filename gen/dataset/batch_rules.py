@@ -4,19 +4,14 @@ from stillhouse.gen.dataset.batch_intents import collect_by, count_batches, day_
 from stillhouse.gen.errors import UsageError
 from stillhouse.gen.store.readable import ReadableStore
 from stillhouse.gen.teachers.batches import batches_of
-from stillhouse.schemas.checks import Check
 from stillhouse.schemas.recipe import Recipe
 from stillhouse.schemas.teacher import Teacher
 
 
 def teachers_by_who(recipe: Recipe) -> dict[str, Teacher]:
     """The teachers that may be asked in batches, as `batch_intents` names them: a judge once for each of its checks."""
-    by_name = {teacher.name: teacher for teacher in recipe.teachers}
-    found = {who_of(place): teacher for place, teacher in enumerate(recipe.answering)}
-    for stage, check in enumerate(recipe.all_checks, 1):
-        if isinstance(check, Check) and check.judge is not None:
-            found[who_of(0, stage=stage)] = by_name[check.judge.teacher]
-    return found
+    answering = {who_of(place): teacher for place, teacher in enumerate(recipe.answering)}
+    return answering | {who_of(0, stage=stage): teacher for stage, _, teacher in recipe.judges}
 
 
 def check_batches(recipe: Recipe) -> None:

@@ -26,8 +26,7 @@ class StoredTeacher(BaseModel):
     @classmethod
     def of(cls, teacher: Teacher, recipe: Recipe) -> Self:
         """A teacher of the recipe."""
-        judges = [check.judge for check in recipe.checks if check.judge is not None]
-        reasons = [each.judging_allowed_because for each in judges if each.teacher == teacher.name]
+        reasons = [each.judging_allowed_because for _, each, judge in recipe.judges if judge.name == teacher.name]
         return cls(
             name=teacher.name,
             model=teacher.model_name,

@@ -118,15 +118,15 @@ class _Batched(NamedTuple):
 
 
 def _batched_teachers(load: Workload) -> Iterator[_Batched]:
-    """Those that answer."""
+    """The teachers that answer in batches."""
     for teacher, part in zip(load.recipe.answering, shares_of(load.recipe), strict=True):
         if teacher.mode != "online" and load.samples:
             yield _Batched(teacher, part.share, load.chars_per_prompt)
 
 
 def _batched_judges(load: Workload) -> Iterator[_Batched]:
-    """Those that judge, once for each of their checks: at most every answer."""
-    for judge, teacher in load.judges():
+    """The teachers that judge in batches, once for each of their checks: at most, they judge every answer."""
+    for _, judge, teacher in load.recipe.judges:
         if teacher.mode != "online" and load.samples:
             yield _Batched(teacher, 1.0, load.chars_per_question(judge))
 

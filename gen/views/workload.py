@@ -5,7 +5,7 @@ something the recipe does not say is None.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import assert_never
 
@@ -134,20 +134,13 @@ class Workload:
     def checks_usd(self) -> float | None:
         """The maximum if every answer is judged; None if a judge's price, or a length limit, is not set."""
         total, asks = 0.0, [self.recipe.ask.of(teacher).max_tokens for teacher in self.recipe.answering]
-        for judge, teacher in self.judges():
+        for _, judge, teacher in self.recipe.judges:
             output = self.recipe.ask.of(teacher).max_tokens
             if teacher.price is None or output is None or None in asks:
                 return None
             tokens = math.ceil(self.chars_per_question(judge) / CHARS_PER_TOKEN)
             total += self.samples * (tokens * teacher.price.input + output * teacher.price.output) / 1e6
         return total
-
-    def judges(self) -> Iterator[tuple[JudgeCheck, Teacher]]:
-        """The checks that ask a judge, each with its teacher."""
-        by_name = {teacher.name: teacher for teacher in self.recipe.teachers}
-        for check in self.recipe.checks:
-            if check.judge is not None:
-                yield check.judge, by_name[check.judge.teacher]
 
     def chars_per_question(self, judge: JudgeCheck) -> float:
         """Characters of a question to the judge about an answer of the maximum length, as far as that is known."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from stillhouse.gen.checks.judge import Rubric, judging
 from stillhouse.gen.teachers.interpreter import Interpreter
 from stillhouse.schemas.check_settings import Reference
-from stillhouse.schemas.checks import Check, references_of
+from stillhouse.schemas.checks import references_of
 from stillhouse.schemas.recipe import Recipe
 
 
@@ -32,15 +32,11 @@ def judges_of(recipe: Recipe) -> tuple[JudgeOf, ...]:
     """
     places = {teacher.name: place for place, teacher in enumerate(recipe.teachers)}
     found = []
-    for stage, check in enumerate(recipe.all_checks, 1):
-        if not isinstance(check, Check) or (settings := check.judge) is None:
-            continue
-        place = places[settings.teacher]
-        teacher = judging(recipe.teachers[place], settings)
+    for stage, settings, asked in recipe.judges:
         found.append(
             JudgeOf(
                 stage,
-                Interpreter(teacher, recipe.ask, place=place),
+                Interpreter(judging(asked, settings), recipe.ask, place=places[asked.name]),
                 Rubric(settings),
                 references_of(recipe.checks),
                 settings.against if settings.rival == "column" else None,
