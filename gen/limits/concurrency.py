@@ -73,7 +73,7 @@ LEFT_S = 5.0
 def step(search: Search, new: Replies, *, saturated: bool, now: float) -> Search:
     """The search after these replies; `saturated`: as many requests were in flight as allowed."""
     if search.moved_at == math.inf:
-        # Whoever keeps to a declared rate is hardly refused, so there is nothing to be careful about.
+        # Under a declared rate hardly anything is refused, so the first move need not be gradual.
         is_declared = search.requests_per_s > 0 or search.output_per_s > 0
         search = replace(search, moved_at=now, start=search.slots if is_declared else search.start)
     is_first = search.latency_s == 0.0

@@ -36,7 +36,7 @@ CUT = 0.8
 """Factor of a cut: large enough for the refusals to change clearly, if concurrency is what causes them."""
 
 RISE_S = 1.6
-"""How long a move takes: workers renew their leases once in this time."""
+"""How long a move takes: enough for workers to renew their leases once."""
 
 NARROW = 1.1
 """If sustained and not sustained concurrency are closer than this, the search ends: it would gain too little."""

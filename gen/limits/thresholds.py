@@ -14,7 +14,7 @@ ALARM_PER_BASELINE = 60.0
 was sent before, and a teacher that refuses some at any load scores more by chance."""
 
 BUNCH_S = 0.1
-"""Requests of so long a time may be sent at once: after a pause, or with a new lease."""
+"""Seconds' worth of requests that may be sent at once: after a pause, or with a new lease."""
 
 AFTER_CUT = 0.08
 """After a cut, a baseline of this share is thought possible, so that there is time to measure it."""
@@ -29,7 +29,7 @@ OUTAGE_ANSWERS, OUTAGE_ANSWERS_PER_SLOT = 8.0, 1.5
 """Missing answers that mean an outage; fewer where there are few slots."""
 
 QUIET_S, QUIET_AFTER_CUT_S = 0.09, 0.4
-"""An outage is quiet for so long at least: workers report their answers some at a time."""
+"""Minimum time without an answer in an outage: workers report their answers some at a time."""
 
 OUTAGE_REFUSALS = 8
 """Refusals needed to call it an outage: a few may all be refused by chance. After a cut, no minimum is needed."""

@@ -174,7 +174,7 @@ class HttpTransport:
 
 @dataclass(slots=True)
 class _Route:
-    """What requests to a URL share: how to reach it."""
+    """How to reach a URL; shared by all requests to it."""
 
     url: URL
     timeout_s: float

@@ -56,7 +56,7 @@ class Posts:
         self._connector = connector
         self._timeout = timeout
         self._target = aiohttp.ClientRequest("POST", url, loop=asyncio.get_running_loop())
-        """What the connector wants to know of a request; the same for all."""
+        """A request as the connector sees it, which is the same for all."""
         self._last: tuple[Mapping[str, str] | None, bytes] = None, b""
         """(headers, the head that they make without the body's length) of the last one."""
 

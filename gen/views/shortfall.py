@@ -47,7 +47,10 @@ def shortfall_in(
         touched = set()
         for prompt, teacher, sample, reason in _samples(store, chunk, meta):
             touched.add(series := (prompt, teacher if is_each else None))
-            (set.add if reason == "budget" else set.discard)(unpaid[series], sample)
+            if reason == "budget":
+                unpaid[series].add(sample)
+            elif series in unpaid:
+                unpaid[series].discard(sample)
             if reason is None or reason == NOT_SELECTED:
                 accepted[series] += 1
             elif series not in last or sample >= last[series][0]:  # a later shard asked it again

@@ -68,7 +68,7 @@ class Asker:
             for client, lane in zip(clients, self._lanes.values(), strict=True)
             if isinstance(lane, BatchLane)
         }
-        """Those of teachers that answer, by position in the recipe."""
+        """Batch lanes of the teachers that answer, by position in the recipe."""
         self._judges = judges
         self._judge_lanes: tuple[Lane[HeldHearing], ...] = ()
         if judges is not None:

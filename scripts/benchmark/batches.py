@@ -1,7 +1,7 @@
 """Memory of a large run in batches: `python -m benchmark.batches [PROMPTS]` with PYTHONPATH=scripts.
 
-Batches of ten thousand requests and shards as large, one worker, by default a million prompts. What is told: peak
-resident memory of the worker, the queue and the driver, and what became of the prompts.
+One worker, batches of 10,000 requests and shards as large; by default a million prompts. Prints the peak resident
+memory of worker, queue and driver, and the number of records.
 """
 
 import json
