@@ -3,17 +3,12 @@
 The parsed answers of a few megabytes of replies are kept, so that the seal need not read them again.
 """
 
-from typing import TypeAlias
-
-from stillhouse.gen.journal.file import JournalFile
+from stillhouse.gen.journal.file import JournalFile, Place
 from stillhouse.gen.journal.frames import Frame
 from stillhouse.gen.teachers.outcome import Outcome
 from stillhouse.gen.teachers.transport import Reply
 from stillhouse.gen.worker.chunk_samples import ChunkSamples
 from stillhouse.schemas.completion import Completion
-
-Place: TypeAlias = tuple[int, int]
-"""Position of a frame in the journal: (offset, length)."""
 
 REMEMBERED_BYTES = 4 * 2**20
 """Maximum bytes of a chunk's replies whose parsed answers are kept."""

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 
 from stillhouse.gen.checks.base import CheckResult, Unchecked, answer_of
 from stillhouse.gen.dataset.series import SeriesKey
-from stillhouse.gen.journal.file import JournalFile
+from stillhouse.gen.journal.file import JournalFile, Place
 from stillhouse.gen.journal.frames import Frame, Kind
 from stillhouse.gen.teachers.interpreter import Interpreter
 from stillhouse.gen.teachers.outcome import Malformed, Outcome, Policy, Trouble
@@ -26,7 +26,7 @@ from stillhouse.gen.teachers.retry import (
     decide,
     note,
 )
-from stillhouse.gen.worker.answers import Answers, Place
+from stillhouse.gen.worker.answers import Answers
 from stillhouse.gen.worker.attempts import Attempts
 from stillhouse.gen.worker.awaited_verdicts import AwaitedVerdicts
 from stillhouse.gen.worker.chunk_samples import ChunkSamples

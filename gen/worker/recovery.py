@@ -8,9 +8,8 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from types import MappingProxyType
 
-from stillhouse.gen.journal.file import JournalFile
+from stillhouse.gen.journal.file import JournalFile, Place
 from stillhouse.gen.journal.frames import NOTES, Frame, Kind, encode
-from stillhouse.gen.worker.answers import Place
 from stillhouse.gen.worker.chunk_samples import ChunkSamples
 from stillhouse.gen.worker.chunk_state import ChunkState
 from stillhouse.gen.worker.decision_frames import read_decided

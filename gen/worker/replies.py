@@ -3,11 +3,11 @@
 import struct
 from typing import NamedTuple
 
+from stillhouse.gen.journal.file import Place
 from stillhouse.gen.journal.frames import COMPRESSED, ERROR_BODY_BYTES, EVENT_STREAM, Frame, Kind
 from stillhouse.gen.teachers.event_stream import is_stream
 from stillhouse.gen.teachers.outcome import Ambiguous, NoConnection, Outcome
 from stillhouse.gen.teachers.transport import Reply
-from stillhouse.gen.worker.answers import Place
 
 STREAM_BYTES = 2**14
 """Larger raw streams are compressed in the journal: their events repeat much of their content."""

@@ -2,7 +2,8 @@
 
 The side files (rejected, failed, raw) are written first and named by the seal; the data shard is the commit, and its
 metadata names them. A seal that finds another worker's shard in place removes its own side files and has lost nothing:
-the stored shard came from the same journal. Memory is bounded by a row group, because answers are read back one by one.
+the stored shard came from the same journal. Memory is bounded by a row group, because answers are read back a few at a
+time.
 """
 
 import secrets
@@ -127,24 +128,30 @@ class Sealer:
             self._sheet("failed").add(self._form.bad_row(bad, kept=len(chunk.kept)), size=len(bad.message))
         for duplicate in chunk.duplicates:
             self._sheet("rejected").add(self._form.duplicate_prompt(duplicate), size=_size(duplicate.prompt))
+        places = (self._state.answers.places[ordinal] for number in chunk.asked for ordinal in self._ordinals(number))
+        frames = self._open.journal.read_each(place for place in places if place is not None)
         for number in chunk.asked:
-            self._write_series(number)
+            self._write_series(number, frames)
 
-    def _write_series(self, number: int) -> None:
+    def _ordinals(self, number: int) -> Iterator[int]:
+        first = number * self._open.samples.per_series
+        return (first + sample for sample in self._open.chunk.samples_of(number))
+
+    def _write_series(self, number: int, frames: Iterator[Frame]) -> None:
+        """`frames`: those of the answers from this series on."""
         chunk = self._open.chunk
         prompt = chunk.prompt_of(number)
         choice = self._choice(number)
         prompt_size = _size(prompt)
         for sample in chunk.samples_of(number):
             ordinal = number * self._open.samples.per_series + sample
+            frame = None if self._state.answers.places[ordinal] is None else next(frames)
             tries = self._state.tries(ordinal)
             self._counts.sample(tries)
             is_settled = self._state.is_settled(ordinal)
             if not is_settled and tries.attempts == 0:
                 self._counts.not_needed += 1
                 continue
-            place = self._state.answers.places[ordinal]
-            frame = self._open.journal.read(*place) if place is not None else None
             teacher = self._state.teacher(ordinal, frame.teacher if frame else None)
             images = self._images_of(prompt) if frame is not None else None
             sample_rows = rows.SampleRows(prompt, sample, teacher, tries, self._form, images=images)

@@ -22,7 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stillhouse.gen.errors import DatasetError, StoreAway
-from stillhouse.gen.journal.file import JournalFile, is_dead, leftovers
+from stillhouse.gen.journal.file import READ_BYTES, JournalFile, is_dead, leftovers
 from stillhouse.gen.journal.frames import COMPRESSED, EVENT_STREAM, MAGIC, Frame, Kind, decode, encode, frames
 from stillhouse.gen.journal.local import SyncedJournal
 
@@ -305,6 +305,38 @@ def test_what_changed_on_disk_is_not_given_back(tmp_path: Path) -> None:
         file.write(b"?")
     with pytest.raises(StoreAway, match="changed on disk"):
         journal.read(*place)
+    with pytest.raises(StoreAway, match="changed on disk"):
+        list(journal.read_each([place]))
+
+
+@given(st.data())
+def test_frames_are_read_back_in_any_order(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    """Whatever lies between them."""
+    journal = JournalFile.create(tmp_path_factory.mktemp("journals") / "0-w.journal")
+    sizes = data.draw(st.lists(st.sampled_from([0, 10, 2**13, 2**15, 2**19, READ_BYTES + 1]), max_size=12))
+    written = [Frame(Kind.ANSWERED, number, 1.0, body=b"x" * size) for number, size in enumerate(sizes)]
+    places = [journal.append(frame) for frame in written]
+    numbers = data.draw(st.lists(st.sampled_from(range(len(sizes))))) if sizes else []
+    assert list(journal.read_each(places[number] for number in numbers)) == [written[number] for number in numbers]
+    journal.remove()
+
+
+def test_small_frames_are_read_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand answers of a kilobyte each, in the order of their prompts, take two reads."""
+    journal = JournalFile.create(tmp_path / "0-w.journal")
+    places = [journal.append(Frame(Kind.ANSWERED, number, 1.0, body=b"x" * 2**10)) for number in range(1000)]
+    reads: list[int] = []
+    pread = os.pread
+
+    def counted(fd: int, length: int, offset: int) -> bytes:
+        reads.append(length)
+        return pread(fd, length, offset)
+
+    monkeypatch.setattr(os, "pread", counted)
+    found = list(journal.read_each(places[number * 7 % 1000] for number in range(1000)))
+    assert [frame.ordinal for frame in found] == [number * 7 % 1000 for number in range(1000)]
+    assert len(reads) == 2
+    assert max(reads) <= 2 * READ_BYTES
 
 
 _WRITER = """
@@ -418,5 +450,16 @@ def test_reading_a_large_journal_holds_few_frames(tmp_path: Path) -> None:
     tracemalloc.start()
     with path.open("rb") as file:
         assert sum(1 for _ in frames(file, origin="here")) == 64
+    assert tracemalloc.get_traced_memory()[1] < 8 * 2**20
+    tracemalloc.stop()
+
+
+def test_reading_back_large_frames_holds_few(tmp_path: Path) -> None:
+    """The same for sixty-four of a megabyte in the order of their prompts."""
+    journal = JournalFile.create(tmp_path / "0-w.journal")
+    body = b"x" * 2**20
+    places = [journal.append(Frame(Kind.ANSWERED, number, 1.0, body=body)) for number in range(64)]
+    tracemalloc.start()
+    assert sum(1 for _ in journal.read_each(reversed(places))) == 64
     assert tracemalloc.get_traced_memory()[1] < 8 * 2**20
     tracemalloc.stop()
