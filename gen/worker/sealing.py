@@ -93,6 +93,8 @@ class Sealer:
         """See `ShardMeta`."""
         self._earlier = earlier
         self._votes = votes
+        self._may_repeat = recipe.dedup.answers and (open_chunk.chunk.samples > 1 or bool(earlier))
+        """True if answers of a series may be equal, and are kept once."""
 
     def seal(self) -> ShardCounts | None:
         """Write all files; returns what was sealed, or None if another worker's shard was already there.
@@ -158,7 +160,7 @@ class Sealer:
             size = prompt_size + (len(frame.body) if frame else 0)
             size += sum(len(image["bytes"] or b"") for image in images or ())
             reason = self._state.given_up.get(ordinal) if is_settled else self._state.spent.get(ordinal, NOT_WAITED_FOR)
-            if frame is not None:
+            if frame is not None and chunk.columns.checks:
                 self._count_checked(teacher, frame, reason)
             if reason is not None:
                 self._counts.failure(reason)
@@ -177,7 +179,7 @@ class Sealer:
     def _choice(self, number: int) -> PromptChoice:
         """Decides about the accepted answers of the series."""
         chunk, equal_once, select = self._open.chunk, self._recipe.dedup.answers, self._recipe.select
-        earlier = self._earlier.get(chunk.key_of(number), _NOTHING_KEPT)
+        earlier = self._earlier.get(chunk.key_of(number), _NOTHING_KEPT) if self._earlier else _NOTHING_KEPT
         seen, selected = earlier.ids, None
         if select is not None and select.best_of is not None:
             check = chunk.columns.checks.index(select.best_of.check)
@@ -239,7 +241,7 @@ class Sealer:
         assert isinstance(outcome, (Completion, Policy)), f"{self._id}: sample {frame.ordinal} is settled by {outcome}"
         reason, same = why_rejected(self._open, frame.ordinal, outcome), None
         if reason is None and isinstance(outcome, Completion):
-            answer = fingerprint(outcome.text, outcome.tool_calls)
+            answer = fingerprint(outcome.text, outcome.tool_calls) if self._may_repeat else b""
             reason, same = choice.reject(frame.ordinal, answer, sample_rows.record_id)
         if isinstance(outcome, Completion):
             self._counts.answer(teacher, outcome, reason)
