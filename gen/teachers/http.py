@@ -20,6 +20,7 @@ import httpx
 from yarl import URL
 
 from stillhouse.gen.errors import UsageError
+from stillhouse.gen.teachers.deadlines import Deadlines
 from stillhouse.gen.teachers.decoding import TooLarge, decoded, is_plain
 from stillhouse.gen.teachers.http_post import MAX_LINE_BYTES, Posts, Response
 from stillhouse.gen.teachers.http_stream import is_stream, streamed_body
@@ -102,8 +103,7 @@ class HttpTransport:
         stream = _Stream()
         try:
             session, route = self._route(request.url, timeout_s)
-            async with asyncio.timeout(timeout_s):
-                return await _exchange(session, route, request, stream)
+            return await route.deadlines.limited(_exchange(session, route, request, stream))
         except Exception as error:  # noqa: BLE001 - any belongs to this request; none may end a worker
             late = f"{LATE} ({timeout_s:g} s); raise it"
             failure = _failure(error, request.url, late=late)
@@ -160,7 +160,7 @@ class HttpTransport:
         # A path with encoded characters is sent unchanged: yarl decodes those that need no code, and a signature
         # breaks.
         target = URL(url, encoded="%" in url)
-        route = _Route(target, timeout_s, connecting, None if proxy is None else URL(proxy))
+        route = _Route(target, timeout_s, connecting, None if proxy is None else URL(proxy), Deadlines(timeout_s))
         if proxy is None and session.connector is not None:
             route.posts = Posts(target, session.connector, timeout=connecting)
         self._routes[url] = route
@@ -180,6 +180,7 @@ class _Route:
     timeout_s: float
     connecting: aiohttp.ClientTimeout
     proxy: URL | None
+    deadlines: Deadlines
     posts: Posts | None = None
     """None behind a proxy."""
     closes_after_stream: bool | None = None
