@@ -118,24 +118,13 @@ class Frame(NamedTuple):
 
 def encode(frame: Frame) -> list[bytes]:
     """The frame as buffers for one gathered write; the body is not copied."""
-    name = frame.endpoint.encode()[:_MAX_NAME_BYTES]
-    pairs = orjson.dumps(frame.headers) if frame.headers else b""
-    head = _HEAD.pack(
-        frame.kind,
-        frame.flags,
-        frame.stage,
-        _NO_TEACHER if frame.teacher is None else frame.teacher,
-        frame.ordinal,
-        frame.at,
-        frame.latency_s,
-        frame.status,
-        len(name),
-        len(pairs),
-    )
-    head += name + pairs
+    kind, ordinal, at, latency_s, status, endpoint, body, headers, place, stage, flags = frame
+    name = endpoint.encode()[:_MAX_NAME_BYTES]
+    pairs = orjson.dumps(headers) if headers else b""
+    teacher = _NO_TEACHER if place is None else place
+    head = _HEAD.pack(kind, flags, stage, teacher, ordinal, at, latency_s, status, len(name), len(pairs)) + name + pairs
     crc = zlib.crc32(head, _SEED)
-    body = frame.body
-    if frame.flags & COMPRESSED:
+    if flags & COMPRESSED:
         body = _SIZE.pack(len(body)) + _ZSTD.compress(body, asbytes=True)
     if not body:
         return [_FRAME.pack(len(head), crc) + head]

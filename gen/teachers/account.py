@@ -69,17 +69,23 @@ class Account:
         A grant applies immediately: if the process stalls before the request is sent, the rate it was granted from has
         filled up again, and both together would exceed the limit. Such a grant expires.
         """
+        if (at_once := self.reserve_at_once(cost, first=first)) is not None:
+            return at_once
         while True:
             grant = await self._granted(cost, first=first)
             if self._clock.monotonic() <= grant.at + BURST_S:
                 return grant
             self.settle(cost, UNUSED, grant)
 
-    async def _granted(self, cost: Cost, *, first: bool) -> Grant:
-        """Wait in order for a grant."""
+    def reserve_at_once(self, cost: Cost, *, first: bool = False) -> Grant | None:
+        """The same without waiting; None if it would have to wait."""
         now = self._clock.monotonic()
         if not self._first and (first or not self._waiting) and self._allowance.reserve(cost, now=now) == 0.0:
             return Grant(now)
+        return None
+
+    async def _granted(self, cost: Cost, *, first: bool) -> Grant:
+        """Wait in order for a grant."""
         turn: asyncio.Future[Grant] = asyncio.get_running_loop().create_future()
         (self._first if first else self._waiting).append((cost, turn))
         self._pump()

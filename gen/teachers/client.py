@@ -150,6 +150,13 @@ class TeacherClient:
                     self._renew_at = max(token.ends_at - TOKEN_EARLY_S, self._clock.time() + TOKEN_RETRY_S)
                     self._take(replace(self._found, key=token.text, secrets=(*self._found.secrets, token.text)))
 
+    @property
+    def is_usable(self) -> bool:
+        """True if an endpoint may be asked now, so that `usable` would not wait."""
+        if self._tokens is not None and self._clock.time() >= self._renew_at:
+            return False
+        return not self._turn.locked() and self._endpoints.wait_s(now=self._clock.monotonic()) <= 0.0
+
     async def usable(self) -> None:
         """Wait until an endpoint may be asked or `is_left` is set; callers must not hold a share of the account.
 
@@ -158,7 +165,7 @@ class TeacherClient:
         """
         if self._tokens is not None and self._clock.time() >= self._renew_at:
             await self._renew(self._tokens)
-        if not self._turn.locked() and self._endpoints.wait_s(now=self._clock.monotonic()) <= 0.0:
+        if self.is_usable:
             return
         async with self._turn:  # one caller waits for a circuit to close, not a thousand
             while not self.is_left and (wait_s := self._endpoints.wait_s(now=self._clock.monotonic())) > 0.0:
@@ -173,8 +180,9 @@ class TeacherClient:
 
     def done(self, endpoint: Endpoint, *, served: bool | None) -> None:
         """A request to the endpoint has ended; see `Endpoints.done`."""
-        endpoint.suspect(self.evidence.suspected_at(endpoint.host), now=self._clock.monotonic())
-        self._endpoints.done(endpoint, served=served, now=self._clock.monotonic())
+        now = self._clock.monotonic()
+        endpoint.suspect(self.evidence.suspected_at(endpoint.host), now=now)
+        self._endpoints.done(endpoint, served=served, now=now)
         if served or endpoint.suspected_at is not None:
             self._served.set()
 

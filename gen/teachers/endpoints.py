@@ -63,6 +63,10 @@ class Endpoint:
         """
         return self.suspected_at is not None and self.in_flight > 0 and now < self.held_until
 
+    def is_usable(self, now: float) -> bool:
+        """True if a request may be sent to it, at least as a probe."""
+        return (not self.is_open or now >= self.probe_at) and not self.is_held(now)
+
     def suspect(self, sent_at: float | None, *, now: float) -> None:
         """Nobody can say if it refuses all; `sent_at`: when the latest refused request was sent, None: it does not."""
         if sent_at is not None and sent_at != self.suspected_at:
@@ -101,13 +105,9 @@ class Endpoints:
         with no others in flight, would become every probe there is. `avoid`: names of endpoints that refused it, used
         if there are others.
         """
-        usable = [] if not again else [endpoint for endpoint in self.all if not endpoint.is_open]
-        usable = usable or [endpoint for endpoint in self.all if not endpoint.is_open or now >= endpoint.probe_at]
-        usable = [endpoint for endpoint in usable if not endpoint.is_held(now)]
-        usable = [endpoint for endpoint in usable if endpoint.host not in avoid] or usable
-        if not usable:
+        best = self.all[0] if len(self.all) == 1 else self._least_busy(now=now, again=again, avoid=avoid)
+        if best is None or not best.is_usable(now):
             return None
-        best = min(usable, key=lambda endpoint: (endpoint.in_flight, endpoint.asked))
         if best.is_open:
             best.probing = True
             best.probe_at = now + MOST_WAIT_S
@@ -116,6 +116,12 @@ class Endpoints:
         best.in_flight += 1
         best.asked += 1
         return best
+
+    def _least_busy(self, *, now: float, again: bool, avoid: Sequence[str]) -> Endpoint | None:
+        serving = [endpoint for endpoint in self.all if not endpoint.is_open] if again else []
+        usable = [endpoint for endpoint in serving or self.all if endpoint.is_usable(now)]
+        usable = [endpoint for endpoint in usable if endpoint.host not in avoid] or usable
+        return min(usable, key=lambda endpoint: (endpoint.in_flight, endpoint.asked), default=None)
 
     def done(self, endpoint: Endpoint, *, served: bool | None, now: float) -> None:
         """A request to it ended; `served`: it answered, even by refusing this one request; None: the answer was

@@ -115,7 +115,7 @@ class Evidence:
         if sent_at > place.suspected_at:
             place.suspects.clear()
         self._served_total += 1
-        if (refused := self._refused.pop(prompt, None)) is not None:
+        if self._refused and (refused := self._refused.pop(prompt, None)) is not None:
             self._resolved += refused.times
 
     def suspected_at(self, endpoint: str) -> float | None:
@@ -125,7 +125,7 @@ class Evidence:
 
     def wait_s(self, prompt: Hashable, *, now: float) -> float:
         """Seconds until the teacher may be asked this prompt again, by the waits stated for it."""
-        refused = self._refused.get(prompt)
+        refused = self._refused.get(prompt) if self._refused else None
         return 0.0 if refused is None else max(0.0, refused.wait_until - now)
 
     def weigh(

@@ -75,7 +75,8 @@ class HttpTransport:
     def __init__(self, *, connect_timeout_s: float = CONNECT_TIMEOUT_S) -> None:
         self._connect_timeout_s = connect_timeout_s
         self._proxies: dict[str, str | None] = {}
-        self._routes: dict[str, _Route] = {}
+        self._routes: dict[tuple[str, float], _Route] = {}
+        """By URL and timeout."""
         self._tls: ssl.SSLContext | None = None
         self._session: aiohttp.ClientSession | None = None
 
@@ -141,13 +142,13 @@ class HttpTransport:
             raise _failure(error, request.url, late=f"nothing came for {stall_timeout_s:g} s") from None
 
     def _route(self, url: str, timeout_s: float) -> "tuple[aiohttp.ClientSession, _Route]":
-        route = self._routes.get(url)
+        route = self._routes.get((url, timeout_s))
         if route is None and _origin(url) not in self._proxies:
             self.prepare([url])
         if self._session is None:
             assert self._tls is not None
             self._session = _session(self._tls)
-        if route is None or route.timeout_s != timeout_s:
+        if route is None:
             route = self._new_route(self._session, url, timeout_s)
         return self._session, route
 
@@ -156,28 +157,34 @@ class HttpTransport:
         connecting = aiohttp.ClientTimeout(connect=min(self._connect_timeout_s, timeout_s / 2))
         proxy = self._proxies[_origin(url)]
         if len(self._routes) >= MOST_ROUTES:
-            self._routes.clear()
+            self._forget_routes()
         # A path with encoded characters is sent unchanged: yarl decodes those that need no code, and a signature
         # breaks.
         target = URL(url, encoded="%" in url)
-        route = _Route(target, timeout_s, connecting, None if proxy is None else URL(proxy), Deadlines(timeout_s))
+        route = _Route(target, connecting, None if proxy is None else URL(proxy), Deadlines(timeout_s))
         if proxy is None and session.connector is not None:
-            route.posts = Posts(target, session.connector, timeout=connecting)
-        self._routes[url] = route
+            route.posts = Posts(target, session.connector, timeout=connecting, keep_alive_s=KEEP_ALIVE_S)
+        self._routes[url, timeout_s] = route
         return route
+
+    def _forget_routes(self) -> None:
+        for route in self._routes.values():
+            if route.posts is not None:
+                route.posts.close()
+        self._routes.clear()
 
     async def close(self) -> None:
         """Close all connections."""
+        self._forget_routes()
         if self._session is not None:
             await self._session.close()
 
 
 @dataclass(slots=True)
 class _Route:
-    """How to reach a URL; shared by all requests to it."""
+    """How to reach a URL; shared by all requests to it that may take equally long."""
 
     url: URL
-    timeout_s: float
     connecting: aiohttp.ClientTimeout
     proxy: URL | None
     deadlines: Deadlines

@@ -471,6 +471,47 @@ async def test_a_connection_closed_between_requests_costs_nothing(http: HttpTran
             await post(http, other)  # a turn of the event loop, in which the end of the first connection is seen
 
 
+async def test_an_idle_connection_is_closed(http: HttpTransport, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the server does so itself; the next request takes another one."""
+    monkeypatch.setattr("stillhouse.gen.teachers.http.KEEP_ALIVE_S", 0.05)
+    gone = asyncio.Event()
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(OK)
+        assert await reader.read() == b""
+        gone.set()
+
+    async with listening(handler) as url:
+        for _ in range(2):
+            assert (await post(http, url)).status == 200
+            async with asyncio.timeout(60):
+                await gone.wait()
+            gone.clear()
+
+
+async def test_a_reply_that_was_not_asked_for_answers_nothing(http: HttpTransport) -> None:
+    """Servers that give up on an idle connection may send a 408 first; the next request takes another connection."""
+    idle, connections = asyncio.Event(), 0
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        await read_request(reader)
+        writer.write(OK)
+        await idle.wait()
+        writer.write(b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n")
+        assert await reader.read() == b""
+
+    async with listening(handler) as url, simulator() as other:
+        assert (await post(http, url)).status == 200
+        idle.set()
+        await post(http, other)  # turns of the event loop, in which the 408 arrives
+        assert (await post(http, url)).status == 200
+        await http.close()
+    assert connections == 2
+
+
 async def test_a_connection_closed_under_a_request_is_lost(http: HttpTransport) -> None:
     """On a reused connection that closes with the request on its way: it may have been served, so there is no retry."""
     requests = 0

@@ -161,6 +161,11 @@ class Gate:
         """Send again."""
         self._open.set()
 
+    @property
+    def is_on_hold(self) -> bool:
+        """True between `hold` and `go_on`."""
+        return not self._open.is_set()
+
     async def passed(self) -> None:
         """Wait while sending is on hold."""
         await self._open.wait()

@@ -137,7 +137,8 @@ class OnlineLane(Generic[DocketT]):
     async def _slot(self) -> None:
         while True:
             held, ordinal, again, _ = await self._queue.get()
-            await self._gate.passed()
+            if self._gate.is_on_hold:
+                await self._gate.passed()
             if self.runs_dry or self._gate.purse.empty.is_set():
                 self._listener.wants_more()
             if self._gate.stopping or held.abandoned:
@@ -163,18 +164,19 @@ class OnlineLane(Generic[DocketT]):
             return
         chars = client.interpreter.chars_of(prompt)
         worst = client.interpreter.worst_case(prompt) if purse.is_limited else NOTHING
-        if not await purse.reserve(worst):
+        if purse.is_limited and not await purse.reserve(worst):
             return
         cost = client.estimator.estimate(chars, beside=client.account.in_flight)
-        waits_from = self._clock.monotonic()
-        try:
-            share = _Share(cost, await self._reserved(cost))
-        except BaseException:
-            purse.give_back(worst)
-            raise
-        self._counters.of(client.teacher.name).lease_wait_s += self._clock.monotonic() - waits_from
+        if (grant := self._reserved_at_once(cost)) is None:
+            waits_from = self._clock.monotonic()
+            try:
+                grant = await self._reserved(cost)
+            except BaseException:
+                purse.give_back(worst)
+                raise
+            self._counters.of(client.teacher.name).lease_wait_s += self._clock.monotonic() - waits_from
         sample = Sample(ordinal, again, prompt, key, chars)
-        sent = await self._send(held, sample, share)  # on an error the money stays in flight
+        sent = await self._send(held, sample, _Share(cost, grant))  # on an error the money stays in flight
         if sent is None:
             purse.give_back(worst)
             return
@@ -248,6 +250,12 @@ class OnlineLane(Generic[DocketT]):
                 self._router.not_sent(held, ordinal)
         self._put(held, ordinal, again=again)
         return None
+
+    def _reserved_at_once(self, cost: Cost) -> Grant | None:
+        """A share of the limits; None if something has to be waited for."""
+        if not (self._gate.fence.is_open and self._client.is_usable):
+            return None
+        return self._client.account.reserve_at_once(cost, first=self._goes_first)
 
     async def _reserved(self, cost: Cost) -> Grant:
         """Wait for the fence, then for a share of the limits.
