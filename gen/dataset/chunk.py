@@ -188,19 +188,21 @@ class ChunkReader:
             upstream=plan.upstream,
             images=ChunkImages(self._images) if self._images is not None else None,
         )
+        located: dict[int, SourceFile] = {}
         for entry in _entries(index):
             if entry["teacher"] and read.prompts and read.prompts[-1].key == entry["key"]:
                 read.add_retried(entry)
                 continue
-            file = plan.files[entry["file"]]
+            number = entry["file"]
             if entry["fate"] == "bad":
-                read.bad.append(BadRow(file.url, entry["line"], entry["prompt_id"], entry["detail"]))
+                read.bad.append(BadRow(plan.files[number].url, entry["line"], entry["prompt_id"], entry["detail"]))
                 continue
-            located = self._files.locate(file)
-            prompt = self._prompt(located, maker, entry)
+            if (file := located.get(number)) is None:
+                file = located[number] = self._files.locate(plan.files[number])
+            prompt = self._prompt(file, maker, entry)
             if entry["fate"] == "ask":
                 if read.images is not None:
-                    read.images.origins[prompt.key] = Origin(located, _position(entry))
+                    read.images.origins[prompt.key] = Origin(file, _position(entry))
                 read.prompts.append(prompt)
                 if entry["again"] is not None:
                     read.add_retried(entry)
@@ -260,6 +262,8 @@ class ChunkReader:
 
 def _entries(index: pa.Table) -> Iterator[dict[str, Any]]:
     """Its rows, few at a time: as Python objects, those of a large chunk take more memory than its prompts."""
+    fates = index["fate"].cast(pa.string())  # a dictionary's values are slow to turn into Python's
+    index = index.set_column(index.schema.get_field_index("fate"), "fate", fates)
     for some in index.to_batches(max_chunksize=1_000):
         yield from some.to_pylist()
 

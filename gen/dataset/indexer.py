@@ -206,8 +206,9 @@ class Indexer:
         chunks = self._plan.chunks_per_part
         series = Series.of(self._recipe.identity()).per_prompt
         part = Draft(first_chunk=len(done) * chunks, chunks=chunks, series=series)
+        prompts_per_shard = self._recipe.prompts_per_shard
         for file, row in self._source_rows(before=sum(info.rows for info in done)):
-            if part.is_full(prompts_per_shard=self._recipe.prompts_per_shard):
+            if part.is_full(prompts_per_shard=prompts_per_shard):
                 self._ends[file] = (row.at.row, row.at.offset, row.at.line)
                 yield part.write(self._store, self._plan, last=False, ends=self._ends)
                 part = part.next()

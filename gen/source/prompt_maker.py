@@ -108,14 +108,14 @@ class PromptMaker:
         A row that lacks what a check compares with doesn't make a prompt: nothing is asked that could not be checked.
         """
         try:
-            references = tuple(reference(values, each) for each in self._references)
+            references = tuple([reference(values, each) for each in self._references])
         except NoPrompt as error:
             return str(error)
         return self._made(values, references, is_new=True)
 
     def remake(self, values: Mapping[str, Any]) -> Prompt | str:
         """The prompt of a row that is already planned, whether or not it has what today's checks compare with."""
-        references = tuple(_reference_or_none(values, each) for each in self._references)
+        references = tuple([_reference_or_none(values, each) for each in self._references])
         return self._made(values, references, is_new=False)
 
     def _made(
@@ -127,8 +127,10 @@ class PromptMaker:
             tools = self._tools if self._tools_column is None else _tools_of(values, self._tools_column)
             messages, answer = self._asked(values, images, tools) if scored is None else ((), None)
             kept = tuple(
-                None if (value := value_of(values, name)) is None else convert(value, what)
-                for name, what, convert in self._kept
+                [
+                    None if (value := value_of(values, name)) is None else convert(value, what)
+                    for name, what, convert in self._kept
+                ]
             )
             if self._drops_answer:
                 kept = (*kept, answer)
@@ -244,7 +246,10 @@ def _reference_or_none(values: Mapping[str, Any], wanted: Reference) -> str | tu
 
 
 def _column(values: Mapping[str, Any], name: str) -> str:
-    return text(_there(values, name), f"column {name!r}")
+    value = _there(values, name)
+    if type(value) is str and value.isascii():
+        return value  # nearly always; to name the column for `text` takes longer than all of this
+    return text(value, f"column {name!r}")
 
 
 def _there(values: Mapping[str, Any], name: str) -> Any:

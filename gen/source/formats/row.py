@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from stillhouse.gen.source.columns import instead
 
@@ -29,8 +29,7 @@ class MissingColumn(FormatError):
         self.column = column
 
 
-@dataclass(frozen=True, slots=True)
-class Position:
+class Position(NamedTuple):
     """Where a row starts; the default is the start of a file. Reading resumes from a position that came with a Row."""
 
     row: int = 0
@@ -41,8 +40,7 @@ class Position:
     """The line it starts on, counted from 1; in Parquet and Arrow the row, counted from 1."""
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """A row of a file. Exactly one of `values` and `bad` is given."""
 
     at: Position
