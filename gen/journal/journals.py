@@ -67,10 +67,8 @@ class Journals(Protocol):
         """
         ...
 
-    def sweep(self) -> list[ChunkId]:
-        """Ship what dead workers left on this node, and delete what belongs to sealed chunks; returns the shipped
-        chunks.
-        """
+    def sweep(self) -> None:
+        """Ship what dead workers left on this node, and delete what belongs to sealed chunks."""
         ...
 
     def forget(self, chunk: ChunkId) -> None:

@@ -51,12 +51,11 @@ class LocalJournals:
             with file:
                 yield from frames(file, origin=file.name)
 
-    def sweep(self) -> list[ChunkId]:
+    def sweep(self) -> None:
         """See `Journals`."""
         for chunk, path in dead_journals(self.root):
             if self._store.stat(chunk.data_key) is not None:
                 path.unlink(missing_ok=True)
-        return []
 
     def forget(self, chunk: ChunkId) -> None:
         """See `Journals`."""

@@ -111,9 +111,8 @@ class ShippedJournals:
         whole |= {writer_of(stem) for stem in stems}
         whole -= {writer_of(stem) for stem in stems if (stem, f"{found[stem + _LEFT]:06d}") not in ends}
 
-    def sweep(self) -> list[ChunkId]:
+    def sweep(self) -> None:
         """See `Journals`."""
-        shipped = []
         for chunk, path in dead_journals(self.root):
             if self._store.stat(chunk.data_key) is not None:
                 path.unlink(missing_ok=True)
@@ -121,8 +120,6 @@ class ShippedJournals:
                 with file:
                     self._ship(f"{chunk.journal_prefix}{path.stem}", _Counted(frames(file, origin=file.name)))
                 path.unlink(missing_ok=True)
-                shipped.append(chunk)
-        return shipped
 
     def _ship(self, journal: str, found: "_Counted") -> None:
         """Ship a dead worker's journal, whose keys begin with this."""

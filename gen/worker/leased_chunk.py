@@ -250,9 +250,9 @@ class Hands:
         held.open.journal.close()
         return parked
 
-    def sweep(self) -> list[ChunkId]:
-        """Ship what dead workers left on this node; returns the chunks that it belonged to."""
-        return self._journals.sweep()
+    def sweep(self) -> None:
+        """Ship what dead workers left on this node."""
+        self._journals.sweep()
 
     def has_records(self, *, teacher: str, endpoint: str | None = None) -> bool:
         """True if one of the dataset's first shards has a record of this teacher, at this endpoint or at any.

@@ -124,13 +124,14 @@ def test_a_sweep_ships_what_the_dead_left_and_leaves_the_living(tmp_path: Path, 
     begun(tmp_path, OTHER, frames=3).close()
     store.put(OTHER.data_key, b"shard")
     (tmp_path / "something else").mkdir()
-    assert journals_at(store, tmp_path).sweep() == [FIRST]
+    journals_at(store, tmp_path).sweep()
     assert [path.name for path in (tmp_path / str(FIRST)).iterdir()] == ["1-w1.journal"]
     assert not (tmp_path / str(OTHER)).exists()
     assert keys(store) == ["000-000000/0-w0-left-000000.zst"]
     alive.close()
-    assert journals_at(store, tmp_path).sweep() == [FIRST]
-    assert journals_at(store, tmp_path).sweep() == journals_at(store, tmp_path / "none").sweep() == []
+    for root in (tmp_path, tmp_path, tmp_path / "none"):
+        journals_at(store, root).sweep()
+    assert not (tmp_path / str(FIRST)).exists()
     assert list(journals_at(store, tmp_path).recovered(FIRST)) == [*map(answered, range(5)), answered(0)]
 
 
@@ -144,7 +145,7 @@ def test_what_an_older_version_left_is_swept_and_read(tmp_path: Path, store: Sto
     store.put(
         f"{FIRST.journal_prefix}0-w0-000000.zst", pa.Codec("zstd").compress(first_journal([sent(2)]), asbytes=True)
     )
-    assert journals_at(store, tmp_path).sweep() == [FIRST]
+    journals_at(store, tmp_path).sweep()
     assert list(journals_at(store, tmp_path).recovered(FIRST)) == [sent(2), *wanted]
     swept = store.get(f"{FIRST.journal_prefix}1-w1-left-000000.zst")
     assert pa.CompressedInputStream(pa.BufferReader(swept), "zstd").read().startswith(MAGIC)
@@ -261,7 +262,7 @@ def test_a_local_dataset_needs_no_shipping(tmp_path: Path) -> None:
     shipper.ship()
     assert shipper.behind_bytes == 0
     journal.close()
-    assert journals_at(store, root).sweep() == []
+    journals_at(store, root).sweep()
     assert len(list(journals_at(store, root).recovered(FIRST))) == 3
     store.put(FIRST.data_key, b"shard")
     journals_at(store, root).sweep()
