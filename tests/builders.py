@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +97,7 @@ def open_chunk(recipe: Recipe, chunk: ChunkId = FIRST, *, worker: str = "w0") ->
     return OpenChunk(read, journal, samples=read.samples, teacher_of=teachers_of(recipe))
 
 
-def left_by_others(store: Store, held: OpenChunk) -> Iterator[Frame]:
+def left_by_others(store: Store, held: OpenChunk) -> Iterable[Frame]:
     """What earlier owners left of the first chunk, for its owner to recover."""
     return journals_at(store, held.journal.path.parent.parent).recovered(FIRST, mine=held.journal.path)
 

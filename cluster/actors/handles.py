@@ -128,9 +128,9 @@ class QueueHandle:
         """See `gen.coordination.messages.Queue`."""
         await reached(self._actor.looked.remote(worker, running=list(map(pack, running)), ended=list(map(pack, ended))))
 
-    async def shipped(self, worker: str, chunks: list[ChunkId]) -> None:
+    async def shipped(self, worker: str, left_by: list[str]) -> None:
         """See `gen.coordination.messages.Queue`."""
-        await reached(self._actor.shipped.remote(worker, [pack(chunk) for chunk in chunks]))
+        await reached(self._actor.shipped.remote(worker, left_by))
 
 
 class LedgerHandle:

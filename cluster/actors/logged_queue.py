@@ -99,11 +99,11 @@ class LoggedQueue:
         for chunk in ended:
             event("batch of a parked chunk ended", worker=worker, chunk=str(chunk))
 
-    async def shipped(self, worker: str, chunks: list[ChunkId]) -> None:
+    async def shipped(self, worker: str, left_by: list[str]) -> None:
         """See `gen.coordination.messages.Queue`."""
-        await self._queue.shipped(worker, chunks)
-        if chunks:
-            event("journals of dead workers shipped", worker=worker, chunks=[str(chunk) for chunk in chunks])
+        await self._queue.shipped(worker, left_by)
+        if left_by:
+            event("journals of dead workers shipped", worker=worker, left_by=left_by)
 
     def _note_counters(self, worker: str, counters: Counters) -> None:
         """Log one line for each kind of trouble that has increased, and the worker's figures from time to time."""

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 from stillhouse.gen.errors import Paused
 from stillhouse.schemas.recipe import Recipe
 
-VERSION = 5
+VERSION = 6
 """Incremented with every change to the data. Version 1 sent classes."""
 
 Plain: TypeAlias = dict[str, Any]

@@ -238,7 +238,7 @@ class PromptQueue:
             living = () if self._treasury is None else self._treasury.living
             silent = self._roster.newly_silent(living, now=now)
             lost = self._leases.renew(worker, held, now=now)
-            sweep = self._roster.has_to_sweep(worker)
+            sweep = self._roster.to_sweep(worker)
             may_look = not self._stopping and now >= self._grant_after
             looks = self._leases.looks(now=now) if may_look else []
             streamed = sorted({place for each in self._roster.totals.values() for place in each.streamed})
@@ -294,10 +294,10 @@ class PromptQueue:
             for chunk in running:
                 self._leases.parked.running(chunk, now=self._clock.monotonic(), utc=self._clock.time())
 
-    async def shipped(self, worker: str, chunks: list[ChunkId]) -> None:
+    async def shipped(self, worker: str, left_by: list[str]) -> None:
         """See `gen.coordination.messages.Queue`."""
         with self._lock:
-            self._leases.shipped(self._roster.swept(worker))
+            self._leases.shipped(self._roster.swept(worker, left_by))
 
     # --- calls from the driver
 

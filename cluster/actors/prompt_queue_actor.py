@@ -72,9 +72,9 @@ class PromptQueueActor:
         found = ([unpack(chunk, ChunkId) for chunk in chunks] for chunks in (running, ended))
         await self._queue.looked(worker, running=next(found), ended=next(found))
 
-    async def shipped(self, worker: str, chunks: list[Plain]) -> None:
+    async def shipped(self, worker: str, left_by: list[str]) -> None:
         """See `PromptQueue`."""
-        await self._queue.shipped(worker, [unpack(chunk, ChunkId) for chunk in chunks])
+        await self._queue.shipped(worker, left_by)
 
     async def planned(self, *, last: bool) -> None:
         """See `PromptQueue`."""

@@ -50,8 +50,8 @@ class Renewal:
     """Chunks of the worker that another worker may have now."""
     stop: bool = False
     """Finish the requests in flight, and give the rest back."""
-    sweep: bool = False
-    """A worker of this node died: ship what it left, then report that."""
+    sweep: list[str] = field(default_factory=list)
+    """Dead workers of this node: ship what they left, then report them with `shipped`."""
     good_for_s: float = math.inf
     """The run certainly has the dataset to itself for this long after the request."""
     allowance: Allowance | None = None
@@ -109,8 +109,11 @@ class Queue(Protocol):
         """Report looks at parked chunks: all their batches are still running, or at least one has `ended`."""
         ...
 
-    async def shipped(self, worker: str, chunks: list[ChunkId]) -> None:
-        """What dead workers of this node left of these chunks is in the store."""
+    async def shipped(self, worker: str, left_by: list[str]) -> None:
+        """The worker has swept its node: what these dead workers left there is in the store.
+
+        An earlier `Renewal.sweep` named them, so they were dead before the sweep began.
+        """
         ...
 
 

@@ -23,7 +23,7 @@ class Roster:
         self._renewed_at: dict[str, float] = {}
         self._swept: set[str] = set()
         self._unshipped: dict[str, list[ChunkId]] = {}
-        """By node: chunks whose dead owners' journals may not be shipped yet."""
+        """By dead worker: its chunks, which wait until its journals are shipped."""
 
     @property
     def all_renewed(self) -> bool:
@@ -72,13 +72,14 @@ class Roster:
 
     def left_behind(self, worker: str, chunks: Collection[ChunkId]) -> None:
         """A dead worker's journals of these chunks are on its node."""
-        self._unshipped.setdefault(node_of(worker), []).extend(chunks)
+        self._unshipped.setdefault(worker, []).extend(chunks)
 
-    def has_to_sweep(self, worker: str) -> bool:
-        """True if dead workers left journals on this worker's node."""
-        return node_of(worker) in self._unshipped
+    def to_sweep(self, worker: str) -> list[str]:
+        """Dead workers that may have left journals on this worker's node."""
+        node = node_of(worker)
+        return [dead for dead in self._unshipped if node_of(dead) == node]
 
-    def swept(self, worker: str) -> list[ChunkId]:
-        """The worker shipped what was left on its node; returns the chunks that waited for it."""
+    def swept(self, worker: str, left_by: Iterable[str]) -> list[ChunkId]:
+        """The worker shipped what these dead workers left on its node; returns the chunks that waited for it."""
         self._swept.add(worker)
-        return self._unshipped.pop(node_of(worker), [])
+        return [chunk for dead in left_by for chunk in self._unshipped.pop(dead, [])]

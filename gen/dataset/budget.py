@@ -3,10 +3,12 @@
 Invariant: what was spent, what workers hold and what open batches may cost together never exceed the limits. A worker
 spends only what it was granted, and a grant is stored before the worker learns of it. What a worker holds counts as
 spent until it reports what its requests cost, or returns it. What a dead worker held counts as spent until all of its
-chunks have been recovered and report their cost. What a batch may cost is reserved for its chunk, and goes to the
-worker that collects the batch. Workers report totals, so a lost or repeated message changes nothing.
+chunks have been recovered and report their cost, and for good unless each new owner knows that it read the dead
+worker's journal to the end. What a batch may cost is reserved for its chunk, and goes to the worker that collects the
+batch. Workers report totals, so a lost or repeated message changes nothing.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Annotated, TypeAlias
 
@@ -35,6 +37,8 @@ class Opened:
     """Now."""
     reserved: Expense = NOTHING
     """What its open batches may cost."""
+    whole: frozenset[str] = frozenset()
+    """Earlier owners of which `recovered` includes everything, to their last request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +201,7 @@ class BudgetLedger:
         chunk = str(opened.chunk)
         if self._seen.get((worker, chunk)) != opened.recovered:
             self._seen[worker, chunk] = opened.recovered
-            self._recovered(chunk, opened.recovered, by=worker, reserved=opened.reserved)
+            self._recovered(chunk, opened.recovered, by=worker, reserved=opened.reserved, whole=opened.whole)
             self.document.workers[worker].chunks.add(chunk)
         if chunk in self.document.workers[worker].chunks:  # otherwise another worker has it now
             self._reserve(chunk, opened.reserved)
@@ -209,26 +213,35 @@ class BudgetLedger:
         else:
             self.document.reserved[chunk] = reserved
 
-    def _recovered(self, chunk: str, total: Expense, *, by: str, reserved: Expense = NOTHING) -> None:
+    def _recovered(
+        self,
+        chunk: str,
+        total: Expense,
+        *,
+        by: str,
+        reserved: Expense = NOTHING,
+        whole: Collection[str] = (),
+    ) -> None:
         """A new owner has read the chunk's journals: they say what earlier owners spent, reported or not.
 
-        `reserved`: what may be spent by the batches that they left open, reported or not.
+        `reserved`: what may be spent by the batches that they left open, reported or not; `whole`: see `Opened`.
         """
         unreported = (total - self.document.chunks.get(chunk, NOTHING)).at_least(NOTHING)
         opened = (reserved - self.document.reserved.get(chunk, NOTHING)).at_least(NOTHING)
-        before = [h for name, h in self.document.workers.items() if name != by and chunk in h.chunks]
-        if all(holding.gone for holding in before):
+        before = {name: h for name, h in self.document.workers.items() if name != by and chunk in h.chunks}
+        if all(holding.gone for holding in before.values()):
             self._add(unreported)
-            for holding in before:
-                holding.found += unreported + opened
-                holding.lost |= not (self.keeps_journals or holding.shipped)
+            for name, holding in before.items():
+                if len(before) == 1:  # otherwise it may be another's
+                    holding.found += unreported + opened
+                holding.lost |= not (self.keeps_journals or holding.shipped or name in whole)
         else:  # a living worker will report the same itself; if it never does, its whole grant counts
             # But no grant covers what a batch cost whose reservation ends here: its owner may not even have opened it.
             closed = (self.document.reserved.get(chunk, NOTHING) - reserved).at_least(NOTHING)
             self._add(unreported.at_most(closed))
-            for holding in before:
+            for holding in before.values():
                 holding.lost = True
-        for holding in before:
+        for holding in before.values():
             holding.chunks.discard(chunk)
         self.document.chunks[chunk] = self.document.chunks.get(chunk, NOTHING).at_least(total)
         self._reserve(chunk, reserved)

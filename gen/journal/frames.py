@@ -35,7 +35,7 @@ at f64; then, for ANSWERED only, latency_s f32, status u16, name u8, endpoint, b
 import logging
 import struct
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from enum import IntEnum
 from typing import NamedTuple, Protocol, TypeAlias
 
@@ -204,8 +204,11 @@ class Readable(Protocol):
         ...
 
 
-def frames(file: Readable, *, origin: str) -> Iterator[Frame]:
+def frames(file: Readable, *, origin: str) -> Generator[Frame, None, bool]:
     """The valid frames of a file or segment, one at a time in memory; torn or damaged ones are skipped.
+
+    Returns:
+        True if nothing was skipped, except a last frame that its writer did not finish.
 
     Raises:
         DatasetError: a newer version wrote it.
@@ -214,13 +217,15 @@ def frames(file: Readable, *, origin: str) -> Iterator[Frame]:
     head = bytes(window.at(0, len(MAGIC)))
     if head[:6] == MAGIC[:6] and head[6:] > MAGIC[6:]:
         raise newer(origin)
-    warned = False
+    warned, whole, torn = False, True, False
     while len(header := window.at(at, _FRAME.size)) == _FRAME.size:
         length, crc = _FRAME.unpack(header)
         if _EVENT_1.size <= length <= _MAX_FRAME:
             payload = window.at(at, _FRAME.size + length)[_FRAME.size :]
             if len(payload) == length and (read := _reader(payload, crc)) is not None:
-                if (frame := read(payload)) is not None:
+                frame = read(payload)
+                whole &= frame is not None and not torn
+                if frame is not None:
                     yield frame
                 elif not warned:
                     warned = True
@@ -233,7 +238,10 @@ def frames(file: Readable, *, origin: str) -> Iterator[Frame]:
                     )
                 at += _FRAME.size + length
                 continue
+            torn |= len(payload) < length
+        whole &= torn
         at += 1  # look for the next valid frame
+    return whole
 
 
 class _Window:

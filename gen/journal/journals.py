@@ -1,7 +1,6 @@
 """A dataset's journals on one node: on its disk and, if that is not enough, in the store."""
 
 import hashlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -9,8 +8,8 @@ import platformdirs
 
 from stillhouse.gen.dataset.layout import ChunkId
 from stillhouse.gen.journal.file import JournalFile
-from stillhouse.gen.journal.frames import Frame
 from stillhouse.gen.journal.local import LocalJournals
+from stillhouse.gen.journal.recovered import Recovered
 from stillhouse.gen.journal.shipping import ShippedJournals
 from stillhouse.gen.store.base import Store
 from stillhouse.gen.store.readable import ReadableStore
@@ -33,6 +32,14 @@ class LiveJournal(Protocol):
         """
         ...
 
+    def announce(self) -> None:
+        """Make it known to the chunk's next owners, before anything is written: they can then tell if they lack it.
+
+        Raises:
+            StoreAway: this failed.
+        """
+        ...
+
     def end(self) -> None:
         """Ship nothing more, once the present shipment has ended: the chunk is sealed and its journals will be
         deleted."""
@@ -49,8 +56,8 @@ class Journals(Protocol):
         """Make this journal of the chunk safe."""
         ...
 
-    def recovered(self, chunk: ChunkId, *, mine: Path | None = None) -> Iterator[Frame]:
-        """The frames that earlier owners left, on this node and in the store, oldest journal first; some come twice.
+    def recovered(self, chunk: ChunkId, *, mine: Path | None = None) -> Recovered:
+        """What earlier owners left, on this node and in the store, oldest journal first; some frames come twice.
 
         `mine`: a journal to leave out.
 
@@ -60,10 +67,8 @@ class Journals(Protocol):
         """
         ...
 
-    def sweep(self) -> list[ChunkId]:
-        """Ship what dead workers left on this node, and delete what belongs to sealed chunks; returns the shipped
-        chunks.
-        """
+    def sweep(self) -> None:
+        """Ship what dead workers left on this node, and delete what belongs to sealed chunks."""
         ...
 
     def forget(self, chunk: ChunkId) -> None:

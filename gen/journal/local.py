@@ -7,6 +7,7 @@ from stillhouse.gen.dataset.layout import ChunkId
 from stillhouse.gen.journal.file import JournalFile
 from stillhouse.gen.journal.folders import dead_journals, opened_leftovers, remove_folder
 from stillhouse.gen.journal.frames import Frame, frames
+from stillhouse.gen.journal.recovered import Recovered
 from stillhouse.gen.store.readable import ReadableStore
 
 
@@ -23,6 +24,9 @@ class SyncedJournal:
         """See `LiveJournal`."""
         self._journal.sync()
 
+    def announce(self) -> None:
+        """See `LiveJournal`: the next owners see the file."""
+
     def end(self) -> None:
         """See `LiveJournal`."""
 
@@ -38,18 +42,20 @@ class LocalJournals:
         """See `Journals`."""
         return SyncedJournal(journal)
 
-    def recovered(self, chunk: ChunkId, *, mine: Path | None = None) -> Iterator[Frame]:
-        """See `Journals`."""
+    def recovered(self, chunk: ChunkId, *, mine: Path | None = None) -> Recovered:
+        """See `Journals`. All journals are here, so nobody asks which are whole."""
+        return Recovered(self._frames(chunk, mine))
+
+    def _frames(self, chunk: ChunkId, mine: Path | None) -> Iterator[Frame]:
         for _, file in sorted(opened_leftovers(self.root / str(chunk), mine=mine).items()):
             with file:
                 yield from frames(file, origin=file.name)
 
-    def sweep(self) -> list[ChunkId]:
+    def sweep(self) -> None:
         """See `Journals`."""
         for chunk, path in dead_journals(self.root):
             if self._store.stat(chunk.data_key) is not None:
                 path.unlink(missing_ok=True)
-        return []
 
     def forget(self, chunk: ChunkId) -> None:
         """See `Journals`."""

@@ -1,10 +1,12 @@
 """The journals of a dataset on an object store: they are shipped there, segment by segment.
 
-A lost node therefore costs at most what it had not shipped.
+A lost node therefore costs at most what it had not shipped. Once a dead worker's journal is in the store to its end, an
+empty segment behind it says so, and how many frames it has: without one, nobody knows what the worker sent last.
 """
 
 import threading
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,6 +15,8 @@ from stillhouse.gen.dataset.layout import ChunkId
 from stillhouse.gen.journal.file import JournalFile
 from stillhouse.gen.journal.folders import dead_journals, opened, opened_leftovers, remove_folder
 from stillhouse.gen.journal.frames import MAGIC, Frame, encode, frames
+from stillhouse.gen.journal.names import is_of_this_boot, writer_of
+from stillhouse.gen.journal.recovered import Recovered
 from stillhouse.gen.store.base import Store
 from stillhouse.gen.store.readable import ReadableStore
 
@@ -22,6 +26,9 @@ SEGMENT_BYTES = 8 * 2**20
 """A dead worker's journal is shipped in segments of about this many bytes."""
 
 _SUFFIX = ".zst"
+_LEFT, _WHOLE = "-left", "-whole"
+"""What follows a journal's name in the keys of what a sweep ships: its segments, then its end, with its number of
+frames."""
 
 
 class ShippedJournal:
@@ -47,9 +54,17 @@ class ShippedJournal:
             if self._ended or self._journal.closed:
                 return
             if data := self._journal.tail(self._shipped):
-                self._store.put(f"{self._prefix}-{self._segments:06d}{_SUFFIX}", _pack(MAGIC + data))
-                self._shipped += len(data)
-                self._segments += 1
+                self._put(data)
+
+    def _put(self, data: bytes) -> None:
+        self._store.put(f"{self._prefix}-{self._segments:06d}{_SUFFIX}", _pack(MAGIC + data))
+        self._shipped += len(data)
+        self._segments += 1
+
+    def announce(self) -> None:
+        """See `LiveJournal`."""
+        with self._lock:
+            self._put(b"")
 
     def end(self) -> None:
         """See `LiveJournal`."""
@@ -68,33 +83,50 @@ class ShippedJournals:
         """See `Journals`."""
         return ShippedJournal(self._store, chunk, journal)
 
-    def recovered(self, chunk: ChunkId, *, mine: Path | None = None) -> Iterator[Frame]:
+    def recovered(self, chunk: ChunkId, *, mine: Path | None = None) -> Recovered:
         """See `Journals`."""
+        whole: set[str] = set()
+        return Recovered(self._frames(chunk, mine, whole), whole)
+
+    def _frames(self, chunk: ChunkId, mine: Path | None, whole: set[str]) -> Iterator[Frame]:
         # Local files are opened before the store is listed: whoever ships one meanwhile removes it only afterwards.
         here = opened_leftovers(self.root / str(chunk), mine=mine)
         shipped: dict[str, list[str]] = {}
+        ends: set[tuple[str, str]] = set()
         for stat in self._store.list(chunk.journal_prefix):
-            shipped.setdefault(stat.key.rpartition("/")[2].rpartition("-")[0], []).append(stat.key)
+            stem, _, number = stat.key.rpartition("/")[2].removesuffix(_SUFFIX).rpartition("-")
+            shipped.setdefault(stem, []).append(stat.key)
+            if stem.endswith(_WHOLE):
+                ends.add((stem.removesuffix(_WHOLE), number))
+        found: Counter[str] = Counter()
         for stem in sorted(here.keys() | shipped.keys()):
             for key in shipped.get(stem, ()):
-                yield from read_segment(self._store, key)
+                for frame in read_segment(self._store, key):
+                    found[stem] += 1
+                    yield frame
             if stem in here:
                 with here[stem] as file:
                     yield from frames(file, origin=file.name)
+        stems = {stem.removesuffix(_LEFT).removesuffix(_WHOLE) for stem in here.keys() | shipped.keys()}
+        whole |= {writer_of(stem) for stem in stems}
+        whole -= {writer_of(stem) for stem in stems if (stem, f"{found[stem + _LEFT]:06d}") not in ends}
 
-    def sweep(self) -> list[ChunkId]:
+    def sweep(self) -> None:
         """See `Journals`."""
-        shipped = []
         for chunk, path in dead_journals(self.root):
             if self._store.stat(chunk.data_key) is not None:
                 path.unlink(missing_ok=True)
             elif (file := opened(path)) is not None:
                 with file:
-                    for number, segment in enumerate(_segments(frames(file, origin=file.name))):
-                        self._store.put(f"{chunk.journal_prefix}{path.stem}-left-{number:06d}{_SUFFIX}", _pack(segment))
+                    self._ship(f"{chunk.journal_prefix}{path.stem}", _Counted(frames(file, origin=file.name)))
                 path.unlink(missing_ok=True)
-                shipped.append(chunk)
-        return shipped
+
+    def _ship(self, journal: str, found: "_Counted") -> None:
+        """Ship a dead worker's journal, whose keys begin with this."""
+        for number, segment in enumerate(_segments(found)):
+            self._store.put(f"{journal}{_LEFT}-{number:06d}{_SUFFIX}", _pack(segment))
+        if found.whole and is_of_this_boot(journal.rpartition("/")[2]):
+            self._store.put(f"{journal}{_WHOLE}-{found.count:06d}{_SUFFIX}", _pack(MAGIC))
 
     def forget(self, chunk: ChunkId) -> None:
         """See `Journals`."""
@@ -113,7 +145,27 @@ def read_segment(store: ReadableStore, key: str) -> Iterator[Frame]:
     return frames(_Unpacked(store.get(key) or b""), origin=f"{store.url}/{key}")
 
 
-def _segments(found: Iterator[Frame]) -> Iterator[bytes]:
+class _Counted:
+    """A journal's frames, counted while they are read."""
+
+    def __init__(self, found: Generator[Frame, None, bool]) -> None:
+        self._found = found
+        self.count = 0
+        self.whole = False
+        """True once all have been read, if none was damaged."""
+
+    def __iter__(self) -> Iterator[Frame]:
+        while True:
+            try:
+                frame = next(self._found)
+            except StopIteration as end:
+                self.whole = end.value
+                return
+            self.count += 1
+            yield frame
+
+
+def _segments(found: Iterable[Frame]) -> Iterator[bytes]:
     parts, size = [MAGIC], 0
     for frame in found:
         buffers = encode(frame)

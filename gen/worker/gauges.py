@@ -43,7 +43,9 @@ class Gauges:
     def opened(self, held: LeasedChunk) -> Opened | None:
         """What the chunk costs; None if it is not known yet what its batches may cost."""
         spending, reserved = held.open.state.spending, self._asker.reserved(held)
-        return None if reserved is None else Opened(held.open.chunk.id, spending.recovered, spending.total, reserved)
+        if reserved is None:
+            return None
+        return Opened(held.open.chunk.id, spending.recovered, spending.total, reserved, held.whole)
 
     def _held_up(self) -> str:
         """What has kept the worker from sending for long enough to report."""

@@ -78,7 +78,7 @@ class LeaseRenewal:
         for look in renewal.looks:
             self._parking.look(look)
         if renewal.sweep:
-            self._sweeping.begin()
+            self._sweeping.begin(renewal.sweep)
 
     async def _until_next(self, seconds: float) -> None:
         """Wait this long; less while a request waits for money."""

@@ -20,6 +20,7 @@ from stillhouse.gen.dataset.shard_meta import ShardCounts
 from stillhouse.gen.journal.file import JournalFile, check_room, is_dead, leftovers
 from stillhouse.gen.journal.frames import Frame
 from stillhouse.gen.journal.journals import Journals, LiveJournal, journal_root, journals_at
+from stillhouse.gen.journal.names import journal_name
 from stillhouse.gen.store.base import Store
 from stillhouse.gen.worker.chunk_samples import TeacherOf
 from stillhouse.gen.worker.earlier_answers import Kept, kept_answers
@@ -51,6 +52,8 @@ class LeasedChunk:
     """Everything in its journal at this monotonic time is in the store."""
     prompt_bytes: int = 0
     """Approximate memory of its prompts."""
+    whole: frozenset[str] = frozenset()
+    """Earlier owners of which all requests are known; see `Recovered.whole`."""
     under_way: int = 0
     """Requests in flight for it."""
     is_shipping: bool = False
@@ -180,7 +183,7 @@ class Hands:
         is_known = chunk.accept and self._recipe.dedup.answers  # earlier answers decide what is asked
         kept = {key: each.ids.keys() for key, each in self.earlier(chunk).items()} if is_known else {}
         old = leftovers(folder)
-        journal = JournalFile.create(folder / f"{self._clock.time():017.6f}-{self._name}.journal")
+        journal = JournalFile.create(folder / journal_name(self._name, at=self._clock.time()))
         opened = OpenChunk(
             chunk,
             journal,
@@ -192,13 +195,16 @@ class Hands:
             judges=self._judges,
         )
         opened.had_owners = grant.had_owners
-        opened.recover(self._journals.recovered(grant.chunk, mine=journal.path), died=grant.died)
+        found = self._journals.recovered(grant.chunk, mine=journal.path)
+        opened.recover(found, died=grant.died)
         for path in old:
             path.unlink(missing_ok=True)
         # Recovered frames are already in the store: the clock only counts for what this worker adds.
         prompt_bytes = sum(PROMPT_BYTES + prompt.chars for prompt in chunk.prompts)
-        shipper = self._journals.live(grant.chunk, journal)
-        return LeasedChunk(opened, shipper, shipped_at=self._clock.monotonic(), prompt_bytes=prompt_bytes)
+        shipper, shipped_at = self._journals.live(grant.chunk, journal), self._clock.monotonic()
+        if grant.had_owners:  # this worker may be one of them: an earlier journal must not pass for all that it wrote
+            shipper.announce()
+        return LeasedChunk(opened, shipper, shipped_at, prompt_bytes, frozenset(found.whole))
 
     def earlier(self, chunk: Chunk) -> Mapping[SeriesKey, Kept]:
         """By series, the accepted answers in earlier shards, if they matter for the chunk.
@@ -244,9 +250,9 @@ class Hands:
         held.open.journal.close()
         return parked
 
-    def sweep(self) -> list[ChunkId]:
-        """Ship what dead workers left on this node; returns the chunks that it belonged to."""
-        return self._journals.sweep()
+    def sweep(self) -> None:
+        """Ship what dead workers left on this node."""
+        self._journals.sweep()
 
     def has_records(self, *, teacher: str, endpoint: str | None = None) -> bool:
         """True if one of the dataset's first shards has a record of this teacher, at this endpoint or at any.

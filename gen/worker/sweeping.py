@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from collections.abc import Sequence
 
 from stillhouse.gen.coordination.messages import Queue, Unreachable
 from stillhouse.gen.worker.leased_chunk import Hands
@@ -19,17 +20,18 @@ class Sweeping:
         self._is_begun = False
         """True while a sweep runs in the background."""
 
-    async def sweep(self) -> None:
-        """Ship what is left, then report the chunks that it belonged to."""
+    async def sweep(self, left_by: Sequence[str] = ()) -> None:
+        """Ship what is left, then report that; `left_by`: the dead workers that the queue has named."""
         try:
-            chunks = await asyncio.to_thread(self._hands.sweep)
+            await asyncio.to_thread(self._hands.sweep)
         finally:
             self._is_begun = False
         with contextlib.suppress(Unreachable):
-            await self._queue.shipped(self._worker, chunks)
+            await self._queue.shipped(self._worker, list(left_by))
 
-    def begin(self) -> None:
-        """Sweep in the background, unless that is under way: renewals do not wait for the store."""
+    def begin(self, left_by: Sequence[str]) -> None:
+        """Sweep in the background, because renewals do not wait for the store. If a sweep is running, the queue names
+        the workers again."""
         if not self._is_begun:
             self._is_begun = True
-            self._tasks.spawn(self.sweep)
+            self._tasks.spawn(self.sweep, left_by)

@@ -17,11 +17,13 @@ from integration.test_batch_steps import Killed, Step, shared
 from stillhouse.gen.checks.judge import MAX_NONSENSE
 from stillhouse.gen.clock import SYSTEM
 from stillhouse.gen.dataset.batch_intents import count_batches
+from stillhouse.gen.dataset.budget import BudgetLedger, SpendReport
 from stillhouse.gen.dataset.layout import open_dataset
 from stillhouse.gen.dataset.parked_chunks import stored_batches
 from stillhouse.gen.errors import BudgetSpent, UsageError
 from stillhouse.gen.simulator.judge import score_of
 from stillhouse.gen.simulator.server import Server
+from stillhouse.gen.teachers.expense import NOTHING
 from stillhouse.gen.teachers.http import HttpTransport
 from stillhouse.gen.views.verify import verify
 from stillhouse.gen.worker.batch_cancelling import cancel_batches
@@ -327,6 +329,32 @@ def test_a_budget_covers_verdicts_in_batches(tmp_path: Path, mode: str) -> None:
 
     _, verdicts = split(run(tmp_path, test, faults={"latency_s": 0.1}))
     assert set(Counter(line["prompt"] for line in verdicts).values()) == {1}
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("mode", ["online", "batch"])
+def test_what_was_set_aside_for_verdicts_is_paid_from_once_their_chunk_is_sealed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    """Not from the money that other requests in flight rely on, although the last verdict leaves no time to say so."""
+    write_source(tmp_path, questions(10))
+    reports: list[SpendReport] = []
+    reported = BudgetLedger.reported
+
+    def listened(self: BudgetLedger, worker: str, report: SpendReport) -> None:
+        reports.append(report)
+        reported(self, worker, report)
+
+    monkeypatch.setattr(BudgetLedger, "reported", listened)
+
+    async def test(server: Server) -> None:
+        recipe = judged(tmp_path, server, mode=mode, budget={"requests": 100}, dataset={"prompts_per_shard": 5})
+        summary = await run_in_process(recipe)
+        assert summary.records + summary.rejected == 10
+
+    run(tmp_path, test, faults={"latency_s": 0.1})
+    assert max(report.moved.requests for report in reports) >= 5
+    assert (reports[-1].ended, reports[-1].moved, reports[-1].spent.requests) == (True, NOTHING, 20)
 
 
 @pytest.mark.usefixtures("parks")

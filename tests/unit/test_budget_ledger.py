@@ -1,6 +1,7 @@
 """The budget's ledger and the workers' purses, in every order of events: nothing is ever overspent or forgotten."""
 
 import asyncio
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -149,6 +150,159 @@ def test_no_order_of_crashes_overspends_or_forgets(limit: int, moves: list[tuple
     assert (world.ledger.spent.requests, world.ledger.held) == (world.sent, NOTHING)
 
 
+@dataclass(eq=False)
+class Stint:
+    """One journal: a worker's time with a chunk."""
+
+    worker: str
+    chunk: ChunkId
+    recovered: int
+    whole: frozenset[str]
+    frames: set[int]
+    """Requests, by number; those that it recovered first."""
+    is_announced: bool
+    shipped: set[int] = field(default_factory=set)
+    is_over: bool = False
+    has_disk: bool = True
+    is_swept: bool = False
+
+    @property
+    def stored(self) -> set[int]:
+        """What the store has of it."""
+        return self.frames if self.is_swept else self.shipped
+
+    @property
+    def is_visible(self) -> bool:
+        """True if the store has anything of it."""
+        return self.is_announced or self.is_swept or bool(self.shipped)
+
+
+class Disks:
+    """A dataset on an object store: a journal is on a node's disk, and whole in the store only once it is swept."""
+
+    def __init__(self, limit: int) -> None:
+        self.ledger = BudgetLedger(limited_to(limit), BudgetDocument(), keeps_journals=False)
+        self.sent = 0
+        self.owner: dict[ChunkId, str] = {}
+        self.workers: dict[str, dict[ChunkId, Stint | None]] = {}
+        """The living, with their chunks; None: leased, and not read yet."""
+        self.granted: Counter[str] = Counter()
+        self.spent: Counter[str] = Counter()
+        self.stints: list[Stint] = []
+
+    def hire(self) -> None:
+        """Another worker."""
+        self.workers[f"w{len(self.granted)}"] = {}
+        self.granted[f"w{len(self.granted)}"] = 0
+
+    def lease(self, worker: str, chunk: ChunkId) -> None:
+        """A worker leases a chunk that nobody has."""
+        if chunk not in self.owner:
+            self.owner[chunk] = worker
+            self.ledger.leased(worker, chunk)
+            self.workers[worker][chunk] = None
+
+    def read(self, worker: str, chunk: ChunkId) -> None:
+        """It reads what there is in the store, and what it left itself."""
+        if chunk not in self.workers[worker] or self.workers[worker][chunk] is not None:
+            return
+        earlier = [each for each in self.stints if each.chunk == chunk]
+        mine = [each.frames for each in earlier if each.worker == worker]
+        frames = set().union(*mine, *(each.stored for each in earlier))
+        visible = [each for each in earlier if each.is_visible]
+        whole = {each.worker for each in visible} - {each.worker for each in visible if not each.is_swept}
+        stint = Stint(worker, chunk, len(frames), frozenset(whole), frames, is_announced=bool(earlier))
+        self.workers[worker][chunk] = stint
+        self.stints.append(stint)
+
+    def report(self, worker: str) -> None:
+        """It reports, and gets its grant."""
+        held = [stint for stint in self.workers[worker].values() if stint is not None]
+        opened = [
+            Opened(each.chunk, requests(each.recovered), requests(len(each.frames)), whole=each.whole) for each in held
+        ]
+        granted, spent = requests(self.granted[worker]), requests(self.spent[worker])
+        self.ledger.reported(worker, SpendReport(granted, NOTHING, spent, requests(4), requests(1), tuple(opened)))
+        self.ledger.grant(worker)
+        self.granted[worker] = self.ledger.document.workers[worker].granted.requests
+
+    def ask(self, worker: str, chunk: ChunkId) -> None:
+        """One request, if there is money for it."""
+        if (stint := self.workers[worker].get(chunk)) is not None and self.spent[worker] < self.granted[worker]:
+            stint.frames.add(self.sent)
+            self.sent += 1
+            self.spent[worker] += 1
+
+    def ship(self, worker: str, chunk: ChunkId) -> None:
+        """What was written so far is in the store."""
+        if (stint := self.workers[worker].get(chunk)) is not None:
+            stint.shipped |= stint.frames
+
+    def lose(self, worker: str, chunk: ChunkId) -> None:
+        """Its lease expires, and it stops; others may have the chunk, or it may have it again."""
+        if chunk in self.workers[worker]:
+            if (stint := self.workers[worker].pop(chunk)) is not None:
+                stint.is_over = True
+            del self.owner[chunk]
+
+    def kill(self, worker: str, *, with_disk: bool) -> None:
+        """It dies, and its node's disk may be lost with it."""
+        for chunk in list(self.workers[worker]):
+            self.lose(worker, chunk)
+        for stint in self.stints:
+            stint.has_disk &= with_disk or stint.worker != worker
+        self.workers.pop(worker)
+        self.ledger.died(worker)
+
+    def sweep(self) -> None:
+        """Neighbours ship what is on disks, and is not being written."""
+        for stint in self.stints:
+            stint.is_swept |= stint.is_over and stint.has_disk
+
+
+_OFTEN = ["lease", "read", "report", "ask", "ask"]
+_SELDOM = ["hire", "ship", "lose", "kill", "burn", "sweep"]
+DISK_MOVES = st.lists(
+    st.tuples(st.sampled_from([*_OFTEN, *_OFTEN, *_SELDOM]), st.integers(0, 3), st.sampled_from(CHUNKS[:2])),
+    max_size=80,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(limit=st.integers(1, 40), moves=DISK_MOVES)
+def test_no_order_of_crashes_and_sweeps_overspends(limit: int, moves: list[tuple[str, int, ChunkId]]) -> None:
+    """Whoever reads a chunk's journals before or after a neighbour ships them, from whatever disks are left."""
+    world = Disks(limit)
+    world.hire()
+    for move, who, chunk in moves:
+        worker = [*world.workers][who % len(world.workers)] if world.workers else ""
+        match move:
+            case "hire":
+                world.hire()
+            case "sweep":
+                world.sweep()
+            case _ if not worker:
+                pass
+            case "report":
+                world.report(worker)
+            case "kill" | "burn":
+                world.kill(worker, with_disk=move == "kill")
+            case _:
+                getattr(world, move)(worker, chunk)
+        assert world.sent <= limit
+    for worker in list(world.workers):
+        world.kill(worker, with_disk=True)
+    world.sweep()
+    world.hire()
+    (last,) = world.workers
+    for chunk in CHUNKS:
+        world.lease(last, chunk)
+        world.read(last, chunk)
+    world.report(last)
+    world.kill(last, with_disk=True)
+    assert world.sent <= world.ledger.spent.requests <= limit
+
+
 def test_a_grant_is_a_tenth_of_what_is_left_or_one_request() -> None:
     """So that a worker that dies holds up little."""
     ledger = BudgetLedger(limited_to(100), BudgetDocument(), keeps_journals=True)
@@ -183,8 +337,8 @@ def test_asking_ends_once_nobody_holds_anything() -> None:
     assert ledger.unpayable == requests(1)
 
 
-@pytest.mark.parametrize("how", ["lost", "kept"])
-def test_a_lost_disk_leaves_the_whole_grant_spent(how: Literal["lost", "kept"]) -> None:
+@pytest.mark.parametrize("how", ["lost", "kept", "swept"])
+def test_a_lost_disk_leaves_the_whole_grant_spent(how: Literal["lost", "kept", "swept"]) -> None:
     """What its journals would have shown is gone; if they exist, only what they show counts."""
     ledger = BudgetLedger(limited_to(100), BudgetDocument(), keeps_journals=False)
     ledger.leased("a", CHUNKS[0])
@@ -194,8 +348,23 @@ def test_a_lost_disk_leaves_the_whole_grant_spent(how: Literal["lost", "kept"]) 
         ledger.reported("a", SpendReport(granted=requests(10), ended=True, shipped=True))
     ledger.died("a")
     ledger.leased("b", CHUNKS[0])
-    ledger.reported("b", SpendReport(opened=(Opened(CHUNKS[0], requests(3), requests(3)),)))
+    whole = frozenset({"a"} if how == "swept" else ())
+    ledger.reported("b", SpendReport(opened=(Opened(CHUNKS[0], requests(3), requests(3), whole=whole),)))
     assert (ledger.spent.requests, ledger.held) == (10 if how == "lost" else 3, NOTHING)
+
+
+def test_what_one_dead_owner_spent_is_not_taken_for_another_s() -> None:
+    """Two in a row died with a chunk; the journal of the first is found, and the second's disk is lost."""
+    ledger = BudgetLedger(limited_to(100), BudgetDocument(), keeps_journals=False)
+    for name in ("a", "b"):
+        ledger.leased(name, CHUNKS[0])
+        ledger.reported(name, SpendReport(wants=requests(5), next=requests(1)))
+        ledger.grant(name)
+        ledger.died(name)
+    ledger.leased("c", CHUNKS[0])
+    opened = Opened(CHUNKS[0], requests(5), requests(5), whole=frozenset({"a"}))
+    ledger.reported("c", SpendReport(opened=(opened,)))
+    assert (ledger.spent, ledger.held) == (requests(10), NOTHING), "all that each of them may have sent"
 
 
 def test_a_shard_without_a_report_says_what_its_chunk_cost() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from builders import index, questions, recipe_of, write_source
 from harness import run_in_process
+from s3_server import S3Server
 
 from stillhouse.cluster.actors.prompt_queue import PromptQueue
 from stillhouse.cluster.progress.stats import Closed
@@ -65,6 +66,25 @@ async def test_a_worker_that_was_declared_dead_is_told_to_stop(tmp_path: Path) -
     assert isinstance(taken, Grant)
     assert (taken.chunk, taken.died) == (grant.chunk, True)
     assert (await queue.stats()).total.requests == 5
+
+
+async def test_a_sweep_frees_the_chunks_of_those_that_were_dead_before_it(tmp_path: Path, s3: S3Server) -> None:
+    """Not by a sweep that was running already, nor by one on another node."""
+    write_source(tmp_path, questions(5))
+    there = {"path": "s3://lake/out", "endpoint_url": s3.endpoint_url}
+    recipe = recipe_of(tmp_path, dataset=there)
+    index(recipe)
+    queue = PromptQueue(recipe, workers=2, clock=ManualClock(), background=lambda work: work())
+    for worker in ("a.1", "a.2"):
+        await queue.shipped(worker, [])
+    assert isinstance(await queue.lease("a.1"), Grant)
+    await queue.worker_died("a.1")
+    await queue.shipped("a.2", [])
+    assert isinstance(await queue.lease("a.2"), Wait)
+    assert [(await queue.renew(worker, [], Counters())).sweep for worker in ("b.1", "a.2")] == [[], ["a.1"]]
+    await queue.shipped("a.2", ["a.1"])
+    assert isinstance(await queue.lease("a.2"), Grant)
+    assert (await queue.renew("a.2", [], Counters())).sweep == []
 
 
 async def test_what_timed_out_for_one_worker_is_streamed_by_all(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """Shipping: a journal's frames reach the store in segments, which are deleted once its chunk is sealed."""
 
+import os
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,11 +16,14 @@ from stillhouse.gen.errors import StoreAway
 from stillhouse.gen.journal.file import JournalFile
 from stillhouse.gen.journal.frames import MAGIC, Frame, Kind
 from stillhouse.gen.journal.journals import journal_root, journals_at
+from stillhouse.gen.journal.names import present_boot
 from stillhouse.gen.journal.shipping import ShippedJournal
 from stillhouse.gen.store import open_store
 from stillhouse.gen.store.base import Store
 
 OTHER = ChunkId(0, 1)
+NAME = f"0-{present_boot()}-node.worker-1"
+"""What a worker calls its first journal."""
 
 
 def sent(ordinal: int) -> Frame:
@@ -121,13 +124,14 @@ def test_a_sweep_ships_what_the_dead_left_and_leaves_the_living(tmp_path: Path, 
     begun(tmp_path, OTHER, frames=3).close()
     store.put(OTHER.data_key, b"shard")
     (tmp_path / "something else").mkdir()
-    assert journals_at(store, tmp_path).sweep() == [FIRST]
+    journals_at(store, tmp_path).sweep()
     assert [path.name for path in (tmp_path / str(FIRST)).iterdir()] == ["1-w1.journal"]
     assert not (tmp_path / str(OTHER)).exists()
     assert keys(store) == ["000-000000/0-w0-left-000000.zst"]
     alive.close()
-    assert journals_at(store, tmp_path).sweep() == [FIRST]
-    assert journals_at(store, tmp_path).sweep() == journals_at(store, tmp_path / "none").sweep() == []
+    for root in (tmp_path, tmp_path, tmp_path / "none"):
+        journals_at(store, root).sweep()
+    assert not (tmp_path / str(FIRST)).exists()
     assert list(journals_at(store, tmp_path).recovered(FIRST)) == [*map(answered, range(5)), answered(0)]
 
 
@@ -141,7 +145,7 @@ def test_what_an_older_version_left_is_swept_and_read(tmp_path: Path, store: Sto
     store.put(
         f"{FIRST.journal_prefix}0-w0-000000.zst", pa.Codec("zstd").compress(first_journal([sent(2)]), asbytes=True)
     )
-    assert journals_at(store, tmp_path).sweep() == [FIRST]
+    journals_at(store, tmp_path).sweep()
     assert list(journals_at(store, tmp_path).recovered(FIRST)) == [sent(2), *wanted]
     swept = store.get(f"{FIRST.journal_prefix}1-w1-left-000000.zst")
     assert pa.CompressedInputStream(pa.BufferReader(swept), "zstd").read().startswith(MAGIC)
@@ -156,6 +160,73 @@ def test_a_large_journal_is_swept_in_segments(tmp_path: Path, store: Store, monk
     assert list(journals_at(store, tmp_path).recovered(FIRST)) == [*map(answered, range(10))]
 
 
+def whole(store: Store, root: Path) -> set[str]:
+    """The workers that left everything, as a new owner on this node finds."""
+    found = journals_at(store, root).recovered(FIRST)
+    assert list(found) or not found.whole
+    return found.whole
+
+
+def test_who_left_everything_is_known_once_it_is_swept(tmp_path: Path, store: Store) -> None:
+    """A journal here, or a part of it in the store, may be all there is, or not."""
+    journal = begun(tmp_path, name=NAME, frames=3)
+    ShippedJournal(store, FIRST, journal).ship()
+    journal.append(sent(3))
+    assert whole(store, tmp_path) == whole(store, tmp_path / "none") == set()
+    journal.close()
+    assert whole(store, tmp_path) == set()
+    journals_at(store, tmp_path).sweep()
+    assert whole(store, tmp_path) == whole(store, tmp_path / "none") == {"node.worker-1"}
+
+
+def test_a_frame_that_was_never_finished_is_not_missing(tmp_path: Path, store: Store) -> None:
+    """Its writer was killed before it sent anything."""
+    journal = begun(tmp_path, name=NAME, frames=3)
+    journal.close()
+    os.truncate(journal.path, journal.size - 5)
+    journals_at(store, tmp_path).sweep()
+    assert whole(store, tmp_path) == {"node.worker-1"}
+
+
+@pytest.mark.parametrize("how", ["frame", "length", "tail", "segment", "cut", "boot", "old name"])
+def test_what_may_lack_something_is_never_taken_for_everything(tmp_path: Path, store: Store, how: str) -> None:
+    """Damage before or after the sweep, a crash of the machine, a name that does not say who wrote it."""
+    name = {"boot": "0-00000000-node.worker-1", "old name": "0-node.worker-1"}.get(how, NAME)
+    journal = begun(tmp_path, name=name, frames=3)
+    journal.close()
+    data = bytearray(journal.path.read_bytes())
+    if how == "frame":
+        data[40] ^= 1
+    elif how == "length":
+        data[8:12] = bytes(4)
+    elif how == "tail":
+        data += bytes(20)
+    journal.path.write_bytes(data)
+    journals_at(store, tmp_path).sweep()
+    segment = f"{FIRST.journal_prefix}{name}-left-000000.zst"
+    if how == "segment":
+        store.delete(segment)
+    elif how == "cut":
+        store.put(segment, (store.get(segment) or b"")[:-4])
+    assert whole(store, tmp_path) == set()
+
+
+def test_a_worker_that_has_a_chunk_again_says_so_before_it_asks(tmp_path: Path, store: Store) -> None:
+    """Its first journal, which is whole, must not pass for all that it sent."""
+    begun(tmp_path, name=NAME, frames=3).close()
+    journals_at(store, tmp_path).sweep()
+    again = begun(tmp_path / "other disk", name=NAME.replace("0-", "1-", 1))
+    shipper = ShippedJournal(store, FIRST, again)
+    shipper.announce()
+    assert whole(store, tmp_path) == set()
+    again.append(sent(4))
+    shipper.ship()
+    again.close()
+    assert whole(store, tmp_path) == set()
+    journals_at(store, tmp_path / "other disk").sweep()
+    assert whole(store, tmp_path) == {"node.worker-1"}
+
+
 def test_a_journal_swept_while_it_is_recovered_is_found(tmp_path: Path, store: Store) -> None:
     """Whichever comes first: it is here or it is in the store."""
     for round_ in range(5):
@@ -163,7 +234,7 @@ def test_a_journal_swept_while_it_is_recovered_is_found(tmp_path: Path, store: S
         begun(root, frames=20).close()
         swept = threading.Thread(target=journals_at(store, root).sweep)
         swept.start()
-        found: Iterator[Frame] = journals_at(store, root).recovered(FIRST)
+        found = journals_at(store, root).recovered(FIRST)
         assert {frame.ordinal for frame in found} == set(range(20))
         swept.join()
         journals_at(store, root).forget(FIRST)
@@ -191,7 +262,7 @@ def test_a_local_dataset_needs_no_shipping(tmp_path: Path) -> None:
     shipper.ship()
     assert shipper.behind_bytes == 0
     journal.close()
-    assert journals_at(store, root).sweep() == []
+    journals_at(store, root).sweep()
     assert len(list(journals_at(store, root).recovered(FIRST))) == 3
     store.put(FIRST.data_key, b"shard")
     journals_at(store, root).sweep()

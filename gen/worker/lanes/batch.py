@@ -141,6 +141,9 @@ class BatchLane:
     def drop(self, held: LeasedChunk) -> None:
         """The chunk is no longer this worker's."""
         if (work := self._works.get(id(held))) is not None:
+            if held.open.left == 0:  # its reservation ends with the seal: what the results cost is paid from it
+                for intent in work.intents.values():
+                    self._money.ended(work, intent)
             work.dropped.set()
             work.changed.set()
 
@@ -184,7 +187,7 @@ class BatchLane:
     # --- a chunk
 
     async def _keep(self, work: Work) -> None:
-        """Put the chunk's samples into batches until none is left."""
+        """Put the chunk's samples into batches as long as it is this worker's."""
         for known in await asyncio.to_thread(self._intents.of, work.held.open.chunk.id):
             work.next = known.n + 1
             intent = OpenIntent(known.n, known.stored, known.batch)
@@ -198,7 +201,7 @@ class BatchLane:
                 intent.worst = sum(worst, NOTHING)
                 self._spawn(self._following.follow, work, intent)
         work.is_known = True
-        while not work.is_over:
+        while not work.dropped.is_set():
             work.changed.clear()
             while work.fresh and not (work.is_over or self._gate.stopping):
                 await self._ask(work)

@@ -48,7 +48,6 @@ class BatchFollowing:
             if not await work.made_safe():
                 return
             await asyncio.to_thread(partial(self._intents.ended, held.open.chunk.id, intent.n))
-            intent.has_ended = True
             self._money.ended(work, intent)
         finally:
             held.ended()

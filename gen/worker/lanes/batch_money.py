@@ -72,4 +72,6 @@ class BatchMoney:
 
     def ended(self, work: Work, intent: OpenIntent) -> None:
         """All results of its batch are settled: what was put aside for it is free again."""
-        self._purse.batch_ended(work.held.open.chunk.id, intent.worst)
+        if not intent.has_ended:
+            intent.has_ended = True
+            self._purse.batch_ended(work.held.open.chunk.id, intent.worst)

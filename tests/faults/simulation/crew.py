@@ -121,9 +121,9 @@ class QueueLine:
         """See `gen.coordination.messages.Queue`."""
         await self._line.call(self._crew.queue, lambda queue: queue.looked(worker, running=running, ended=ended))
 
-    async def shipped(self, worker: str, chunks: list[ChunkId]) -> None:
+    async def shipped(self, worker: str, left_by: list[str]) -> None:
         """See `gen.coordination.messages.Queue`."""
-        await self._line.call(self._crew.queue, lambda queue: queue.shipped(worker, chunks))
+        await self._line.call(self._crew.queue, lambda queue: queue.shipped(worker, left_by))
 
 
 class LedgerLine:
