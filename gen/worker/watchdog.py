@@ -17,6 +17,8 @@ MOST_HELD_S = 0.1
 """The longest time that anything may block the loop."""
 BEAT_S = 0.05
 """How often the loop shows that it runs; shorter would cost CPU."""
+LATE_S = BEAT_S + MOST_HELD_S
+"""A beat that comes later than this after the one before shows that the loop is blocked."""
 _IDLE = ("selectors.py", "threading.py", "thread.py", "queue.py")
 """Modules in which a thread only waits."""
 _STACK_LINES = 8
@@ -54,7 +56,8 @@ class Watchdog:
 
     def _watch(self) -> None:
         held_by, beat_at, used = "", self._beat_at, self._used()
-        while not self._ended.wait(BEAT_S):
+        # Whenever it wakes up, it contends with the loop for the interpreter's lock: not before the loop can be late.
+        while not self._ended.wait(max(BEAT_S, beat_at + LATE_S - time.monotonic())):
             if self._beat_at != beat_at:
                 if held_by:
                     held_s, (loops_s, all_s) = self._beat_at - beat_at - BEAT_S, self._used()
@@ -62,7 +65,7 @@ class Watchdog:
                     if loops_s - used[0] > MOST_HELD_S or all_s - used[1] > held_s / 2:
                         self._report(held_by, held_s=held_s)
                 held_by, beat_at, used = "", self._beat_at, self._used()
-            elif not held_by and time.monotonic() - beat_at > BEAT_S + MOST_HELD_S:
+            elif not held_by and time.monotonic() - beat_at >= LATE_S:
                 held_by = self._culprit()
 
     def _culprit(self) -> str:
