@@ -56,7 +56,7 @@ def replying(status: int, body: dict[str, Any], **headers: str) -> Iterator[str]
         server.shutdown()
 
 
-def test_all_is_well_and_nothing_is_left(tmp_path: Path) -> None:
+def test_a_healthy_recipe_passes_and_leaves_nothing_behind(tmp_path: Path) -> None:
     """A teacher is asked once, briefly; no dataset is created."""
     log = tmp_path / "log.jsonl"
     with simulator.start(SimulatorSettings(log=str(log))) as server:
@@ -91,7 +91,7 @@ def test_a_refused_key_is_named_and_not_shown(tmp_path: Path, monkeypatch: pytes
         (503, "Loading model", "warn", "still loading"),
     ],
 )
-def test_what_a_teacher_replies_says_what_to_do(
+def test_a_teachers_error_reply_leads_to_advice(
     tmp_path: Path, status: int, message: str, state: str, mend: str
 ) -> None:
     """A teacher that needs time is not the recipe's fault; everything else is."""
@@ -100,7 +100,7 @@ def test_what_a_teacher_replies_says_what_to_do(
     assert (finding.state, mend in finding.mend) == (state, True), finding
 
 
-def test_a_clock_that_is_off_is_said(tmp_path: Path) -> None:
+def test_a_wrong_clock_is_reported(tmp_path: Path) -> None:
     """The Date of the teacher's reply shows it."""
     answer = {
         "choices": [{"finish_reason": "stop", "message": {"role": "assistant", "content": "hello"}}],
@@ -111,7 +111,7 @@ def test_a_clock_that_is_off_is_said(tmp_path: Path) -> None:
     assert (finding.state, "clock" in finding.said) == ("warn", True)
 
 
-def test_an_absent_teacher_source_and_key(tmp_path: Path) -> None:
+def test_a_missing_teacher_source_and_key_are_reported(tmp_path: Path) -> None:
     """Each is a separate finding, and the others are still tried."""
     (tmp_path / "other").mkdir()
     absent = [
@@ -126,7 +126,7 @@ def test_an_absent_teacher_source_and_key(tmp_path: Path) -> None:
     assert "NO_1" in findings["teacher b"].said
 
 
-def test_a_store_that_can_not_be_written(tmp_path: Path) -> None:
+def test_an_unwritable_store_is_reported(tmp_path: Path) -> None:
     """A file is where the dataset should be."""
     (tmp_path / "out").write_text("in the way")
     assert found(tmp_path)["dataset"].state == "fail"
