@@ -201,6 +201,11 @@ def test_a_recovered_chunk_has_the_state_its_owner_left(
     held.journal.remove()
 
 
+def unnamed(done: bool, tries: Tries, *rest: object) -> tuple[object, ...]:
+    """A sample's state without the names of the endpoints that refused it."""
+    return (done, replace(tries, refused_by=("",) * len(tries.refused_by)), *rest)
+
+
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(STEPS, max_size=40), st.lists(st.booleans(), min_size=1, max_size=3))
 def test_a_chunk_of_an_older_version_is_recovered_too(
@@ -224,13 +229,14 @@ def test_a_chunk_of_an_older_version_is_recovered_too(
         path = held.journal.path
         if old:
             path.write_bytes(in_first_format(path.read_bytes()))
-            wanted = [
-                (done, replace(tries, refused_by=("",) * len(tries.refused_by)), why, frame and first_of(frame), turn)
-                for done, tries, why, frame, turn in wanted
-            ]  # it did not name endpoints
+            wanted = [(done, tries, why, frame and first_of(frame), turn) for done, tries, why, frame, turn in wanted]
         held = opened(folder / f"{number}.journal")
         held.recover(left_by_others(store, held), died=False)
-        assert [tuple(each) for each in state(held)] == wanted
+        found = state(held)
+        assert [unnamed(*each) for each in found] == [unnamed(*each) for each in wanted]
+        for (_, tries, *_), (_, before, *_) in zip(found, wanted, strict=True):
+            lost = ("",) if old else ()  # the first format names endpoints only in some frames
+            assert all(name in (left, *lost) for name, left in zip(tries.refused_by, before.refused_by, strict=True))
         assert held.journal.path.read_bytes().startswith(MAGIC)
         path.unlink()
     held.journal.remove()
