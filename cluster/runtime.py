@@ -30,7 +30,7 @@ CONNECT_TIMEOUT_S = 5.0
 START_PATIENCE_S = 10.0
 """A note appears after this long without a started worker."""
 SLOW_START_S = 30.0
-"""The same, if CPUs are free."""
+"""A note appears after this long without a started worker although CPUs are free."""
 _SETTINGS = b"\x04"
 """Type of the first frame that an HTTP/2 server sends, and so a gRPC server: RFC 9113, 3.4 and 6.5."""
 

@@ -267,7 +267,7 @@ def _hello(interpreter: Interpreter, url: str, key: Credentials, ahead_s: float)
 
 
 def _short(ask: Ask) -> Ask:
-    """The same request for a short answer; a thinking budget is added on top."""
+    """The request, changed to ask for a short answer; a thinking budget is added on top."""
     if ask.score is not None:
         return ask
     tokens = MOST_TOKENS + _thinking_budget(ask.extra)

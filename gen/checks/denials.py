@@ -58,7 +58,7 @@ def is_denied(answer: str) -> bool:
 
 
 def without_denied(text: str, *, compared: bool = True) -> str:
-    """The text with such numbers blanked, everything else unchanged; `compared` ones only if requested."""
+    """The text with denied numbers blanked, and on request `compared` ones too; everything else is unchanged."""
     if _SUSPECT.search(text) is None:
         return text
     for pattern in (*_COMPARISONS, *_DENIALS) if compared else _DENIALS:

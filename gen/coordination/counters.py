@@ -44,7 +44,7 @@ class Tally:
     batches_ended: int = 0
     """Batches collected."""
     batches_expired: int = 0
-    """Of the collected ones, those with requests that the provider did not get to."""
+    """Collected batches in which the provider left requests unprocessed."""
     batches_open: int = 0
     """Batches of chunks in its hands, as of the last report."""
     accepted: dict[str, int] = field(default_factory=dict)
@@ -97,12 +97,12 @@ class Counters:
     last_trouble: str = ""
     """The last reply that was not an answer, in words without a key."""
     spending: SpendReport | None = None
-    """Its part of the budget; None without one."""
+    """The worker's part of the budget; None if there is no budget."""
     streamed: list[tuple[str, str]] = field(default_factory=list)
     """(teacher, endpoint) of those whose answers it asks for as streams since one timed out."""
 
     def of(self, teacher: str) -> Tally:
-        """The teacher's."""
+        """The teacher's tally."""
         if (tally := self.teachers.get(teacher)) is None:
             tally = self.teachers[teacher] = Tally()
         return tally

@@ -23,7 +23,7 @@ class Roster:
         self._renewed_at: dict[str, float] = {}
         self._swept: set[str] = set()
         self._unshipped: dict[str, list[ChunkId]] = {}
-        """By dead worker: its chunks, which wait until its journals are shipped."""
+        """Chunks of dead workers that wait until their journals are shipped, by worker."""
 
     @property
     def all_renewed(self) -> bool:

@@ -47,7 +47,7 @@ class CheckCounts(BaseModel):
 
 
 CountsByCheck: TypeAlias = dict[str, dict[str, CheckCounts]]
-"""By the check's name and the teacher's name."""
+"""Counts of verdicts, by the names of check and teacher."""
 
 
 class ShardCounts(BaseModel):

@@ -193,7 +193,7 @@ def _places(counts: Sequence[tuple[ChunkId, int]], *, sample: int) -> dict[Chunk
 
 
 def _source_rows(reader: ChunkReader, chunk: ChunkId, wanted: Sequence[Reference]) -> dict[str, Row]:
-    """By prompt key in hex: what the checks compare with, from the chunk's rows in the source."""
+    """What the checks compare with, from the chunk's rows in the source, by prompt key in hex."""
     return {
         prompt.key.hex(): {
             each.key: value for each, value in zip(wanted, prompt.references, strict=True) if value is not None
@@ -254,7 +254,7 @@ def _example(sampled: _Sampled, detail: str) -> Example:
 
 
 def render(checked: Checked) -> str:
-    """For people: plain text, in which nothing that a teacher wrote can act on a terminal."""
+    """The result as plain text, in which nothing that a teacher wrote can act on a terminal."""
     width = max(5, *(len(each.name) for each in checked.checks))
     lines = [
         f"checked {checked.sampled:,} of {checked.records:,} records of {inert(checked.dataset)}",

@@ -26,7 +26,7 @@ class Shortfall(NamedTuple):
     """Prompts by the outcome of their last sample that was not accepted: a `reject_reason` or the kind of a Failure,
     including `budget` and `stopped`."""
     unpaid: int
-    """Their samples that there was no money for, and that no later generation asked again."""
+    """Samples that there was no money for and that no later generation asked."""
 
 
 def shortfall_in(
@@ -41,7 +41,7 @@ def shortfall_in(
     """
     accepted: Counter[_Series] = Counter()
     last: dict[_Series, tuple[int, str]] = {}
-    """By series, its highest sample that was not accepted, and why."""
+    """The highest sample of each series that was not accepted, and why."""
     unpaid: defaultdict[_Series, set[int]] = defaultdict(set)
     for chunk, meta in shards:
         touched = set()

@@ -46,7 +46,7 @@ class Kept:
     """The accepted answers of one series in earlier shards."""
 
     ids: dict[bytes, str] = field(default_factory=dict)
-    """By fingerprint, the record id of each answer; including answers that were not selected."""
+    """Record ids of the answers, also of those not selected, by fingerprint."""
     count: int = 0
     """Records."""
     text: str = ""

@@ -34,7 +34,7 @@ _REJECTED_FINISH: dict[str, RejectReason] = {
 
 
 def finish(completion: Completion, prompt: Prompt, calls: Calls) -> RejectReason | None:
-    """It did not end by being complete."""
+    """Reject an answer that did not end by being complete."""
     return _REJECTED_FINISH.get(completion.finish_reason)
 
 
@@ -85,7 +85,7 @@ def _misfit(calls: Sequence[ToolCall], tools: Sequence[Tool]) -> RejectReason | 
 
 
 RULES: tuple[Rule, ...] = (finish, truncation, emptiness, markup, tool_calls)
-"""In order: the first rule that rejects gives the reason."""
+"""The rules in order: the first one that rejects gives the reason."""
 
 
 def rejected_by_rules(outcome: Completion | Policy, prompt: Prompt, *, calls: Calls) -> RejectReason | None:

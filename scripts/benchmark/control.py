@@ -112,7 +112,7 @@ async def _chunks(queue: Any, worker: str, *, until: float, took: list[float]) -
 
 
 async def _polled(queue: Any, *, until: float) -> None:
-    """As the driver asks how far it is."""
+    """Ask for the progress, as the driver does."""
     while time.monotonic() < until:
         await queue.stats.remote()
         await asyncio.sleep(0.5)

@@ -1,4 +1,4 @@
-"""Whether a run with log-probabilities keeps asking while it reads and seals: scripts/bench steady [ANSWERS] [TOKENS]
+"""Checks that a run with logprobs keeps asking while it reads and seals: scripts/bench steady [ANSWERS] [TOKENS]
 
 Answers of so many tokens with 20 alternatives each (some 1.6 KB a token), 64 in flight, a shard every hundred. Counted
 are the requests that reach the server, by its own log, in each full second from the first to the last of them. The bar:

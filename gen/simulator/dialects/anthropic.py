@@ -128,7 +128,7 @@ class Anthropic:
         )
 
     def answer(self, spoken: Spoken) -> bytes:
-        """A message."""
+        """An answer, as a Messages reply."""
         (answer,) = spoken.answers
         return orjson.dumps(
             self._head(spoken)

@@ -131,7 +131,7 @@ class Bedrock:
         return [*frames, frame("metadata", {"usage": _usage(spoken), "metrics": {"latencyMs": 1}})]
 
     def bad_request(self, error: BadRequest) -> Error:
-        """A ValidationException."""
+        """A 400 with Bedrock's ValidationException."""
         return _error(400, "ValidationException", str(error))
 
     def limited(self, refusal: Refusal) -> Error:

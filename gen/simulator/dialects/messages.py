@@ -67,7 +67,7 @@ class OpenCalls:
         self._ids: set[Any] = set()
 
     def made(self, call_id: Any) -> None:
-        """A call."""
+        """A call of a tool, in this API's form."""
         self._ids.add(call_id)
 
     def answered(self, call_id: Any) -> None:

@@ -17,7 +17,7 @@ class Said:
     """The contents of an answer's blocks, each kind in order, and the fields around them; as on the wire, unchecked."""
 
     source: ReasoningSource
-    """Where reasoning is on this wire."""
+    """The field in which this API returns reasoning."""
     finish: Any
     model: Any
     response_id: Any

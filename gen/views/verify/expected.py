@@ -27,7 +27,7 @@ class Identity:
 
     bound: Binding
     ids: Mapping[str, RecordIds]
-    """By the teacher's name, in the recipe's order."""
+    """Record ids by the name of the teacher, in the recipe's order."""
 
     @classmethod
     def of(cls, bound: Binding) -> Self:
