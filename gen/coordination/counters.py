@@ -11,7 +11,7 @@ from stillhouse.schemas.completion import Usage
 LATENCY_BOUNDS_S = (0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 """Bucket n of `Tally.latencies` counts answers that took at most this many seconds, and more than bucket n - 1."""
 SPEED_BOUNDS = (1.0, 2.0, 5.0, 10.0, 20.0, 35.0, 50.0, 75.0, 100.0, 150.0, 200.0, 300.0, 500.0, 1000.0)
-"""The same for `Tally.speeds`, in output tokens per second of one answer."""
+"""Upper bounds of the bins of `Tally.speeds`, in output tokens per second of one answer."""
 
 
 @dataclass(slots=True)

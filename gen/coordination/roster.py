@@ -62,7 +62,7 @@ class Roster:
         lasts.
 
         Their end or death may never have been reported, and a ledger that was read again may not know of it. Their
-        fences are closed, so they send nothing. If one comes back, it is told to stop, because it must not spend what
+        fences are closed, so they send nothing. If one comes back, it is stopped, because it must not spend what
         others have been granted meanwhile: from now on it counts as dead.
         """
         over = now - TERM_S

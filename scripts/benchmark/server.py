@@ -1,7 +1,7 @@
-"""The server that contestants ask: what it counted, and what its log tells of limits.
+"""The server that contestants ask: what it counts, and what its log says about limits.
 
-It is started anew with the same seed, so that all are asked and answered alike; it has the machine's last core; its CPU
-is nobody's.
+It is restarted with the same seed for each of them, so that all send the same requests and get the same answers. It has
+the machine's last core, and its CPU time counts for nobody.
 """
 
 import http.client

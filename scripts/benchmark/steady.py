@@ -44,7 +44,7 @@ def main() -> int:
     windows = _windows([line["time"] - lines[0]["time"] for line in lines])
     ends = _windows([line["time"] + line["latency_s"] - lines[0]["time"] for line in lines])
     for second in [second for second, count in enumerate(windows) if count == 0]:
-        # Where none was answered either, no slot became free: the server was slow, or its answers were read slowly.
+        # If none was answered either, no slot became free: the server was slow, or its answers were read slowly.
         answered = ends[max(0, second - 2) : second + 1]
         print(f"no request in second {second}; answers in it and in the two before: {answered}")
     return judged(

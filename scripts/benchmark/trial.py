@@ -65,7 +65,7 @@ def run_trial(scenario: Scenario, contestant: Contestant, prompts: Path, *, coun
     with tempfile.TemporaryDirectory(dir=out, prefix=".trial-") as temporary:
         folder = Path(temporary)
         served = folder / "requests.jsonl"
-        # A log of every request slows the server: only where what is in it is wanted.
+        # A log of every request slows the server, so there is one only if it is read.
         log_of = str(served) if scenario.watched or scenario.storm else None
         with serving(scenario.server.model_copy(update={"log": log_of})) as url:
             job = Job(prompts, url, folder, scenario.limits, scenario.max_tokens, scenario.in_flight)

@@ -38,7 +38,7 @@ shown.note("the end")
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with a recipe and prompts, and a file that is no recipe."""
+    """A folder with a recipe and prompts, and a file that is not a recipe."""
     monkeypatch.chdir(tmp_path)
     prompts = tmp_path / "prompts"
     prompts.mkdir()

@@ -1,4 +1,4 @@
-"""A stream of chat completions reads the same as the answer unstreamed, or is no answer at all."""
+"""A stream of chat completions reads the same as the answer unstreamed, or is not an answer at all."""
 
 import json
 from typing import Any

@@ -57,7 +57,7 @@ class Bedrock:
         return path.startswith("/model/") and path.endswith(_ENDS) and path.count("/") == 3
 
     def response_id(self, serial: int) -> str:
-        """Only in a header."""
+        """An id, which is sent only in a header."""
         return f"00000000-0000-4000-8000-{serial:012d}"
 
     def headers(self, serial: int, levels: Sequence[Level], *, now: float) -> dict[str, str]:
@@ -135,7 +135,7 @@ class Bedrock:
         return _error(400, "ValidationException", str(error))
 
     def limited(self, refusal: Refusal) -> Error:
-        """A ThrottlingException, which states no wait."""
+        """A 429 with Bedrock's ThrottlingException, which states no wait."""
         what = "tokens" if refusal.kind == "tokens" else "requests"
         return _error(429, "ThrottlingException", f"Too many {what}, please wait before trying again.")
 

@@ -51,11 +51,11 @@ class OpenAIChat:
     stream_type = EVENT_STREAM
 
     def takes(self, path: str) -> bool:
-        """With and without the version."""
+        """True for a path of this API, with or without the version."""
         return path in _PATHS
 
     def response_id(self, serial: int) -> str:
-        """With OpenAI's prefix."""
+        """An id with OpenAI's prefix."""
         return f"chatcmpl-{serial}"
 
     def headers(self, serial: int, levels: Sequence[Level], *, now: float) -> dict[str, str]:
@@ -130,11 +130,11 @@ class OpenAIChat:
         return [b"data: %b\n\n" % orjson.dumps(event) for event in events] + [b"data: [DONE]\n\n"]
 
     def bad_request(self, error: BadRequest) -> Error:
-        """With the name of the parameter."""
+        """A 400 with the name of the parameter."""
         return Error(400, error_body(str(error), param=error.param, code=None))
 
     def limited(self, refusal: Refusal) -> Error:
-        """With the wait in two headers."""
+        """A 429 with the wait in two headers."""
         millis = ceil(refusal.retry_after_s * 1000)
         headers = {"retry-after": str(ceil(millis / 1000)), "retry-after-ms": str(millis)}
         return Error(429, error_body(refusal.message, kind=refusal.kind, code="rate_limit_exceeded"), headers)

@@ -37,11 +37,11 @@ class OpenAIResponses(OpenAIChat):
     """POST /v1/responses."""
 
     def takes(self, path: str) -> bool:
-        """With and without the version."""
+        """True for a path of this API, with or without the version."""
         return path in _PATHS
 
     def response_id(self, serial: int) -> str:
-        """With OpenAI's prefix."""
+        """An id with OpenAI's prefix."""
         return f"resp_{serial}"
 
     def parse(self, request: Request) -> Asked:
