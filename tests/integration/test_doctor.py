@@ -64,7 +64,7 @@ def test_a_healthy_recipe_passes_and_leaves_nothing_behind(tmp_path: Path) -> No
     assert {name: finding.state for name, finding in findings.items()} == {
         "source": "ok", "dataset": "ok", "journal": "ok", "teacher t": "ok"
     }  # fmt: skip
-    assert "one request sent" in findings["teacher t"].said
+    assert "one request sent" in findings["teacher t"].message
     assert len(log.read_text().splitlines()) == 1
     assert not (tmp_path / "out").exists()
 
@@ -78,12 +78,12 @@ def test_a_refused_key_is_named_and_not_shown(tmp_path: Path, monkeypatch: pytes
     with replying(401, refusal) as url:
         finding = found(tmp_path, teachers=[teacher(url, api_key="env:A_KEY")])["teacher t"]
     assert finding.state == "fail"
-    assert "api_key" in finding.mend
+    assert "api_key" in finding.fix
     assert "secret-value" not in finding.as_text()
 
 
 @pytest.mark.parametrize(
-    ("status", "message", "state", "mend"),
+    ("status", "message", "state", "fix"),
     [
         (429, "Rate limit reached", "warn", "limits"),
         (404, "The model `m` does not exist", "fail", "model"),
@@ -92,12 +92,12 @@ def test_a_refused_key_is_named_and_not_shown(tmp_path: Path, monkeypatch: pytes
     ],
 )
 def test_a_teachers_error_reply_leads_to_advice(
-    tmp_path: Path, status: int, message: str, state: str, mend: str
+    tmp_path: Path, status: int, message: str, state: str, fix: str
 ) -> None:
     """A teacher that needs time is not the recipe's fault; everything else is."""
     with replying(status, {"error": {"message": message}}) as url:
         finding = found(tmp_path, teachers=[teacher(url)])["teacher t"]
-    assert (finding.state, mend in finding.mend) == (state, True), finding
+    assert (finding.state, fix in finding.fix) == (state, True), finding
 
 
 def test_a_wrong_clock_is_reported(tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_a_wrong_clock_is_reported(tmp_path: Path) -> None:
     }
     with replying(200, answer, Date=DATE) as url:
         finding = found(tmp_path, teachers=[teacher(url)])["teacher t"]
-    assert (finding.state, "clock" in finding.said) == ("warn", True)
+    assert (finding.state, "clock" in finding.message) == ("warn", True)
 
 
 def test_a_missing_teacher_source_and_key_are_reported(tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ def test_a_missing_teacher_source_and_key_are_reported(tmp_path: Path) -> None:
     assert states == {
         "source": "fail", "dataset": "ok", "journal": "ok", "teacher a": "fail", "teacher b": "fail"
     }  # fmt: skip
-    assert "NO_1" in findings["teacher b"].said
+    assert "NO_1" in findings["teacher b"].message
 
 
 def test_an_unwritable_store_is_reported(tmp_path: Path) -> None:

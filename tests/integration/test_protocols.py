@@ -253,7 +253,7 @@ def test_doctor_tests_every_protocol(tmp_path: Path, api: str) -> None:
         recipe = recipe_of(tmp_path, teachers=[teacher(api, server.url)], ask={"tools": [TOOL]})
         *_, finding = examine_recipe(recipe)
     assert finding.state == "ok", finding
-    assert f"answers as {api}-model" in finding.said
+    assert f"answers as {api}-model" in finding.message
 
 
 async def test_answers_of_all_protocols_fit_one_schema(tmp_path: Path) -> None:

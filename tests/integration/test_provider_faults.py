@@ -168,8 +168,8 @@ def test_doctor_signs_by_the_teachers_clock(tmp_path: Path, monkeypatch: pytest.
     """Where this machine's clock is a day off, and says so."""
     monkeypatch.setattr("stillhouse.cluster.commands.doctor.time.time", Shifted(-86_400, machine=time.time).time)
     asked, clock = examined(tmp_path, "bedrock")
-    assert (asked.state, "sent two requests" in asked.said) == ("ok", True), asked
-    assert (clock.state, "behind the teacher's" in clock.said) == ("warn", True), clock
+    assert (asked.state, "sent two requests" in asked.message) == ("ok", True), asked
+    assert (clock.state, "behind the teacher's" in clock.message) == ("warn", True), clock
 
 
 def test_doctor_judges_a_refusal_as_a_run_would(tmp_path: Path) -> None:
@@ -177,4 +177,4 @@ def test_doctor_judges_a_refusal_as_a_run_would(tmp_path: Path) -> None:
     body: dict[str, object] = {"id": "msg_1", "type": "message", "model": "m", "content": [], "stop_reason": "refusal"}
     fault = {"kind": "status", "status": 200, "body": orjson.dumps(body).decode()}
     (finding,) = examined(tmp_path, "anthropic", simulated={"faults": [fault]})
-    assert (finding.state, "would not keep it" in finding.said) == ("warn", True), finding
+    assert (finding.state, "would not keep it" in finding.message) == ("warn", True), finding

@@ -382,7 +382,7 @@ def test_a_node_without_a_sandbox_is_refused(
     recipe = recipe_of(tmp_path, checks=[{"python": {"tests": "tests"}}], teachers=[simulated])
     (finding,) = [each for each in examine_recipe(recipe) if each.name == "checks"]
     assert finding.state == "fail"
-    assert re.search(words, finding.said)
+    assert re.search(words, finding.message)
     with pytest.raises(UsageError, match=words) as refused:
         asyncio.run(run_in_process(recipe))
     assert refused.value.exit_code == 2
