@@ -18,7 +18,7 @@ from stillhouse.gen.checks.pool import CheckPool
 from stillhouse.gen.checks.preflight import check_references
 from stillhouse.gen.checks.slots import Slots
 from stillhouse.gen.dataset.chunk import ChunkReader
-from stillhouse.gen.dataset.damage import damage_said
+from stillhouse.gen.dataset.damage import reporting_damage
 from stillhouse.gen.dataset.first_rows import check_first_rows
 from stillhouse.gen.dataset.layout import ChunkId
 from stillhouse.gen.dataset.reader import DatasetReader
@@ -168,7 +168,7 @@ def _sampled(
     if not all(each.column in kept for each in wanted):
         check_references(recipe, check_first_rows(surveyed(recipe).files, recipe))
     for chunk, places in _places(counts, sample=sample).items():
-        with damage_said(store, chunk.data_key), open_parquet(store, chunk.data_key) as file:
+        with reporting_damage(store, chunk.data_key), open_parquet(store, chunk.data_key) as file:
             there = set(file.schema_arrow.names)
             is_kept = all(kept.get(each.column) in there for each in wanted)
             columns = [*_COLUMNS, *_TOKENS, *(kept[each.column] for each in wanted if is_kept)]

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from stillhouse.gen.dataset.chunk import Chunk
-from stillhouse.gen.dataset.damage import damage_said
+from stillhouse.gen.dataset.damage import reporting_damage
 from stillhouse.gen.dataset.layout import ChunkId
 from stillhouse.gen.dataset.series import SeriesKey
 from stillhouse.gen.dataset.shard_meta import read_meta
@@ -93,7 +93,7 @@ def _rows(
     wanted = pa.array(sorted(keys), pa.string())
     found = []
     for key in files:
-        with damage_said(store, key), store.open(key) as opened:
+        with reporting_damage(store, key), store.open(key) as opened:
             file = pq.ParquetFile(opened)
             names = [name for name in _COLUMNS if name in file.schema_arrow.names]
             for batch in file.iter_batches(_BATCH_ROWS, columns=names):

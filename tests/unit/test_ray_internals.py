@@ -102,7 +102,7 @@ def test_ray_settings_can_be_reloaded() -> None:
 def test_draining_nodes_can_be_listed() -> None:
     """Without: a node's last two minutes pass unused, and its chunks are recovered from their journals instead."""
     with pytest.raises(ray.exceptions.RaySystemError):  # Ray is not started
-        ray_internals.nodes_told_to_go()
+        ray_internals.listed_draining_nodes()
 
 
 def test_the_head_has_its_own_resource() -> None:

@@ -13,7 +13,7 @@ import orjson
 from stillhouse.gen.simulator.answers import Answer
 from stillhouse.gen.simulator.dialects.base import Asked, BadRequest, Error, Spoken
 from stillhouse.gen.simulator.dialects.images import inline_image
-from stillhouse.gen.simulator.dialects.messages import OpenCalls, integer, parts_of, payload_of, told
+from stillhouse.gen.simulator.dialects.messages import OpenCalls, asked_prompt, integer, parts_of, payload_of
 from stillhouse.gen.simulator.dialects.schemas import checked
 from stillhouse.gen.simulator.faults import FROM_PROXIES, proxy_page
 from stillhouse.gen.simulator.limits import Level, Refusal, Resource
@@ -110,7 +110,7 @@ class Anthropic:
         thinking = payload.get("thinking") or {}
         _check(model, payload, thinking, max_tokens)
         choice = payload.get("tool_choice") or {}
-        prompt = told(messages, _images(payload["messages"]))
+        prompt = asked_prompt(messages, _images(payload["messages"]))
         return Asked(
             model=model,
             message=prompt.message,

@@ -15,7 +15,7 @@ from stillhouse.gen.simulator.answers import Answer
 from stillhouse.gen.simulator.dialects.base import Asked, BadRequest, Error, Spoken
 from stillhouse.gen.simulator.dialects.event_stream import frame
 from stillhouse.gen.simulator.dialects.images import inline_image
-from stillhouse.gen.simulator.dialects.messages import OpenCalls, integer, parts_of, payload_of, told
+from stillhouse.gen.simulator.dialects.messages import OpenCalls, asked_prompt, integer, parts_of, payload_of
 from stillhouse.gen.simulator.dialects.schemas import checked
 from stillhouse.gen.simulator.dialects.sigv4 import fault_of
 from stillhouse.gen.simulator.limits import Level, Refusal
@@ -86,7 +86,7 @@ class Bedrock:
         further = payload.get("additionalModelRequestFields") or {}
         thinking = further.get("thinking") or {}
         tools, must_call = _tools(payload)
-        prompt = told(messages, _images(payload["messages"]))
+        prompt = asked_prompt(messages, _images(payload["messages"]))
         return Asked(
             model=unquote(request.path.split("/")[2]),
             message=prompt.message,

@@ -10,7 +10,7 @@ import orjson
 from stillhouse.gen.simulator.answers import Answer
 from stillhouse.gen.simulator.dialects.base import Asked, BadRequest, Error, Spoken
 from stillhouse.gen.simulator.dialects.images import inline_image
-from stillhouse.gen.simulator.dialects.messages import parts_of, told
+from stillhouse.gen.simulator.dialects.messages import asked_prompt, parts_of
 from stillhouse.gen.simulator.dialects.openai_chat import logprobs_of, token_id_of
 from stillhouse.gen.simulator.faults import FROM_PROXIES, proxy_page
 from stillhouse.gen.simulator.limits import Level, Refusal
@@ -173,7 +173,7 @@ def _asked(payload: dict[str, Any], *, model: str, stream: bool, in_array: bool)
     thinks, shown = _thinking(config.get("thinkingConfig"))
     mode = _mode(payload.get("toolConfig"))
     answered = any("functionResponse" in part for part in _parts(contents[-1]))
-    prompt = told(tuple(messages), _images(contents))
+    prompt = asked_prompt(tuple(messages), _images(contents))
     return Asked(
         model=model,
         message=prompt.message,

@@ -9,7 +9,7 @@ import orjson
 from stillhouse.gen.simulator.answers import Answer
 from stillhouse.gen.simulator.dialects.base import Asked, BadRequest, Error, Spoken
 from stillhouse.gen.simulator.dialects.images import image_at
-from stillhouse.gen.simulator.dialects.messages import OpenCalls, parts_of, told
+from stillhouse.gen.simulator.dialects.messages import OpenCalls, asked_prompt, parts_of
 from stillhouse.gen.simulator.dialects.schemas import openai_schema
 from stillhouse.gen.simulator.faults import FROM_PROXIES, proxy_page
 from stillhouse.gen.simulator.limits import Level, Refusal, Resource, go_duration
@@ -170,7 +170,7 @@ def _parse(body: bytes) -> Asked:
         max_tokens = integer(payload, "max_tokens", least=1, most=None)
     n = integer(payload, "n", least=1, most=128)
     options = payload.get("stream_options")
-    prompt = told(messages, _images(payload["messages"]))
+    prompt = asked_prompt(messages, _images(payload["messages"]))
     may_call = messages[-1][0] != "tool" and payload.get("tool_choice") != "none"
     return Asked(
         model=model,

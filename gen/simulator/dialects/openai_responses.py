@@ -9,7 +9,7 @@ import orjson
 from stillhouse.gen.simulator.answers import Answer
 from stillhouse.gen.simulator.dialects.base import Asked, BadRequest, Spoken
 from stillhouse.gen.simulator.dialects.images import image_at
-from stillhouse.gen.simulator.dialects.messages import OpenCalls, parts_of, told
+from stillhouse.gen.simulator.dialects.messages import OpenCalls, asked_prompt, parts_of
 from stillhouse.gen.simulator.dialects.openai_chat import OpenAIChat, integer, logprobs_of, tools_in
 from stillhouse.gen.simulator.dialects.schemas import openai_schema
 from stillhouse.gen.simulator.texts import CHARS_PER_TOKEN
@@ -77,7 +77,7 @@ def _asked(payload: dict[str, Any]) -> Asked:
     messages, last = _read_input(payload.get("input"))
     if isinstance(instructions := payload.get("instructions"), str):
         messages.insert(0, ("system", instructions))
-    prompt = told(tuple(messages), _images(payload["input"]))
+    prompt = asked_prompt(tuple(messages), _images(payload["input"]))
     reasoning = payload.get("reasoning")
     reasoning = reasoning if isinstance(reasoning, dict) else {}
     choice, effort = payload.get("tool_choice"), reasoning.get("effort")

@@ -82,7 +82,7 @@ class Verification:
         self._budget()
         for generation in range(generations):
             self._generation(generation)
-        for (first, second), count in sorted(self._ids.twice().items()):
+        for (first, second), count in sorted(self._ids.duplicates().items()):
             where = f"also in {self._shards[first].data_key} or its rejected file"
             self._found(
                 "twice",
