@@ -333,7 +333,7 @@ def test_a_budget_covers_verdicts_in_batches(tmp_path: Path, mode: str) -> None:
 
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("mode", ["online", "batch"])
-def test_what_was_set_aside_for_verdicts_is_paid_from_once_their_chunk_is_sealed(
+def test_verdicts_are_paid_from_the_money_set_aside_once_their_chunk_is_sealed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str
 ) -> None:
     """Not from the money that other requests in flight rely on, although the last verdict leaves no time to say so."""

@@ -490,7 +490,7 @@ async def test_an_idle_connection_is_closed(http: HttpTransport, monkeypatch: py
             gone.clear()
 
 
-async def test_a_reply_that_was_not_asked_for_answers_nothing(http: HttpTransport) -> None:
+async def test_an_unrequested_reply_answers_nothing(http: HttpTransport) -> None:
     """Servers that give up on an idle connection may send a 408 first; the next request takes another connection."""
     idle, connections = asyncio.Event(), 0
 

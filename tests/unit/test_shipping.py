@@ -167,7 +167,7 @@ def whole(store: Store, root: Path) -> set[str]:
     return found.whole
 
 
-def test_who_left_everything_is_known_once_it_is_swept(tmp_path: Path, store: Store) -> None:
+def test_a_sweep_shows_whose_journals_are_complete(tmp_path: Path, store: Store) -> None:
     """A journal here, or a part of it in the store, may be all there is, or not."""
     journal = begun(tmp_path, name=NAME, frames=3)
     ShippedJournal(store, FIRST, journal).ship()
@@ -179,7 +179,7 @@ def test_who_left_everything_is_known_once_it_is_swept(tmp_path: Path, store: St
     assert whole(store, tmp_path) == whole(store, tmp_path / "none") == {"node.worker-1"}
 
 
-def test_a_frame_that_was_never_finished_is_not_missing(tmp_path: Path, store: Store) -> None:
+def test_an_unfinished_frame_is_not_missing(tmp_path: Path, store: Store) -> None:
     """Its writer was killed before it sent anything."""
     journal = begun(tmp_path, name=NAME, frames=3)
     journal.close()
@@ -189,7 +189,7 @@ def test_a_frame_that_was_never_finished_is_not_missing(tmp_path: Path, store: S
 
 
 @pytest.mark.parametrize("how", ["frame", "length", "tail", "segment", "cut", "boot", "old name"])
-def test_what_may_lack_something_is_never_taken_for_everything(tmp_path: Path, store: Store, how: str) -> None:
+def test_journals_that_may_be_incomplete_never_count_as_complete(tmp_path: Path, store: Store, how: str) -> None:
     """Damage before or after the sweep, a crash of the machine, a name that does not say who wrote it."""
     name = {"boot": "0-00000000-node.worker-1", "old name": "0-node.worker-1"}.get(how, NAME)
     journal = begun(tmp_path, name=name, frames=3)
@@ -211,7 +211,7 @@ def test_what_may_lack_something_is_never_taken_for_everything(tmp_path: Path, s
     assert whole(store, tmp_path) == set()
 
 
-def test_a_worker_that_has_a_chunk_again_says_so_before_it_asks(tmp_path: Path, store: Store) -> None:
+def test_a_worker_that_gets_a_chunk_back_reports_it_before_it_asks(tmp_path: Path, store: Store) -> None:
     """Its first journal, which is whole, must not pass for all that it sent."""
     begun(tmp_path, name=NAME, frames=3).close()
     journals_at(store, tmp_path).sweep()
