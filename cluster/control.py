@@ -31,7 +31,7 @@ class Control:
             "PromptQueue": queue.where.remote(),
             **{f"RateLimiter of account {account}": actor.where.remote() for account, actor in limiters.items()},
         }
-        """For each actor name, its place or the pending call for it."""
+        """Each actor's place, or the pending call for it, by the actor's name."""
         self._answered_at = time.monotonic()
         self._tell_at = self._answered_at + START_S
         self._was_told = False

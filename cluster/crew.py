@@ -42,7 +42,7 @@ MOST_DEATHS = 20
 
 @dataclass(slots=True)
 class _Hand:
-    """One worker."""
+    """A worker, and what is known about its actor."""
 
     actor: Any
     name_ref: Any

@@ -93,7 +93,7 @@ def run(
 
 
 class Driver:
-    """One run, one retry, or one that only seals what is open."""
+    """Carries out a run, a retry, or a run that only seals open chunks."""
 
     def __init__(self, recipe: Recipe, options: RunOptions, *, display: Display) -> None:
         self._recipe = recipe

@@ -128,7 +128,7 @@ def reread_settings() -> None:
     raylet.Config.initialize("")
 
 
-def nodes_told_to_go() -> set[str]:
+def listed_draining_nodes() -> set[str]:
     """The ids of draining nodes. No public call returns them; Ray Train uses this one too.
 
     Raises:

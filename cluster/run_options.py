@@ -15,7 +15,7 @@ class RunOptions:
     limit: int | None = None
     """A pilot: plan at most this many of the next source rows."""
     retry: Sequence[FailureKind] | None = None
-    """Only ask Failures of these kinds again."""
+    """The kinds of Failures to ask again; nothing else is asked."""
     finish: bool = False
     """Only seal what is open."""
     follow: bool = False

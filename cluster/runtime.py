@@ -19,7 +19,7 @@ from stillhouse.cluster.ray_internals import (
     ended_if_it_fails,
     few_processes,
     gcs_address,
-    nodes_told_to_go,
+    listed_draining_nodes,
     reread_settings,
 )
 from stillhouse.cluster.tokens import MODE, Token, kept_token, named_token, no_token, refused_token
@@ -30,7 +30,7 @@ CONNECT_TIMEOUT_S = 5.0
 START_PATIENCE_S = 10.0
 """A note appears after this long without a started worker."""
 SLOW_START_S = 30.0
-"""The same, if CPUs are free."""
+"""A note appears after this long without a started worker although CPUs are free."""
 _SETTINGS = b"\x04"
 """Type of the first frame that an HTTP/2 server sends, and so a gRPC server: RFC 9113, 3.4 and 6.5."""
 
@@ -284,7 +284,7 @@ def why_none_started(waited_s: float) -> str | None:
 def draining_nodes() -> set[str]:
     """The ids of nodes that are about to go away (a spot notice, a scale-down); actors on them have to end soon."""
     try:
-        return nodes_told_to_go()
+        return listed_draining_nodes()
     except (RayError, TimeoutError):
         return set()
 

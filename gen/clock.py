@@ -29,7 +29,7 @@ class ManualClock:
     """A clock that stands still until a test moves it."""
 
     now: float = 0.0
-    """Both readings, in seconds."""
+    """Wall-clock and monotonic time, in seconds."""
 
     def monotonic(self) -> float:
         """See `Clock`."""

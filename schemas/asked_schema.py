@@ -9,7 +9,7 @@ from typing import Any, Literal, Self
 from stillhouse.schemas.base import Strict
 
 SCHEMA_CHECK: Literal["schema"] = "schema"
-"""Its name in the column `checks`, in reject reasons and in counts."""
+"""Name of the schema's check in the column `checks`, in reject reasons and in counts."""
 
 
 class AskedSchema(Strict):

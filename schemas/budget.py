@@ -8,7 +8,7 @@ from stillhouse.schemas.base import Strict
 
 
 class Budget(Strict):
-    """Spending limit of the dataset, over all its runs and workers. Asking ends at the limit that is reached first."""
+    """Spending limits of the dataset, over all its runs and workers. Whichever is reached first ends the run."""
 
     usd: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     """USD, at the teachers' prices. Needs a price and `max_tokens` for every teacher."""

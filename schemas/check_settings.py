@@ -26,7 +26,7 @@ class Reference:
 
     @property
     def key(self) -> str:
-        """Its name among a row's values: two checks may read one column in different forms."""
+        """The reference's name among a row's values: two checks may read one column in different forms."""
         return f"{self.column}\0json" if self.form in ("json", "tests") else self.column
 
 

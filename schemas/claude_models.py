@@ -14,7 +14,7 @@ _NAME = re.compile(r"claude-(?:([a-z]+)-)?(\d)(?:[-.](\d{1,2}))?(?!\d)(?:-([a-z]
 
 
 class Claude(NamedTuple):
-    """One family."""
+    """One family of Claude models."""
 
     samples: Literal["both", "one", "none"]
     """How many of temperature and top_p are accepted: `both` together, `one` of them, or `none`."""

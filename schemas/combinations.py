@@ -68,7 +68,7 @@ FEATURES: Mapping[str, Callable[["Recipe"], Place | None]] = {
     "images": lambda recipe: ("source", "images") if recipe.source.images else None,
     "score": lambda recipe: ("ask", "score") if recipe.ask.score is not None else None,
 }
-"""By name: returns the field with which a recipe uses the feature; None if it does not use it."""
+"""Features by name: each returns the field with which a recipe uses it, or None if it does not use it."""
 
 _NO_ANSWER = (
     ("accept", "and there is nothing to accept"),

@@ -36,7 +36,7 @@ class FunctionCheck(CheckSettings):
     columns: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_columns)] = ()
     """Columns of the source that the function gets in `row`."""
     returns: dict[CheckName, ValueType] = Field(default_factory=dict)
-    """Its own columns, with their types: `{politeness: float64}`. They are stored beside score and detail."""
+    """The function's own columns, with their types: `{politeness: float64}`. Stored beside score and detail."""
     code: CarriedFile | None = None
     """The file; set by Stillhouse."""
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None

@@ -26,7 +26,7 @@ _GROWS = ("samples", "accept", "at_most")
 TOOL_FIELDS = ("tools", "functions", "toolConfig")
 """The body fields that offer tools, by API."""
 _OF_TEACHERS: Mapping[str, Any] = {"weight": 1.0, "ask": {}, "extra": {}, "role": "answer"}
-"""Their defaults."""
+"""Per-teacher settings that are part of the identity, with their defaults."""
 _WHOLE = ("prompts_per_shard",)
 """Settings whose default depends on others: resolved once, when the dataset is bound, and always written."""
 

@@ -14,9 +14,9 @@ class StoredImage:
     media_type: MediaType
     sha256: bytes
     size: int
-    """In bytes."""
+    """Size in bytes."""
     width: int
-    """In pixels."""
+    """Width and height in pixels."""
     height: int
     name: str | None = None
     """The path that the source gives beside the bytes."""

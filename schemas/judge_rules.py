@@ -33,7 +33,7 @@ def with_rivals(recipe: "Recipe") -> tuple[Check, ...]:
 
 
 def judge_faults(recipe: "Recipe") -> dict[Place, str]:
-    """For each field that is wrong, the message."""
+    """Messages about wrong fields, by field."""
     found: dict[Place, str] = {}
     by_name = {teacher.name: teacher for teacher in recipe.teachers}
     asked = set()

@@ -16,8 +16,8 @@ class PythonCheck(CheckSettings):
     """Accepts an answer whose Python program passes the row's tests."""
 
     tests: Annotated[str, Field(min_length=1)]
-    """The column with the tests: Python that asserts, or a list of it (HumanEval, MBPP); {inputs, outputs} or a list of
-    {input, output}, with texts for a program that reads and prints, or with arguments and values and the `fn_name`."""
+    """The column with the tests: Python assertions, or a list of them (HumanEval, MBPP); {inputs, outputs} or a list of
+    {input, output}: texts for a program that reads stdin and prints, or arguments and return values with `fn_name`."""
     timeout_s: Annotated[float, Field(ge=0.1, le=600)] = 10.0
     """CPU time in seconds for all tests of an answer; they may take three times as long plus 5 s of wall-clock time."""
     memory_mb: Annotated[int, Field(ge=64, le=65_536)] = 512

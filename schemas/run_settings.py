@@ -19,7 +19,7 @@ class RunSettings(Strict):
     """Seconds to wait for a teacher that has never answered; time during which it says that it is loading does not
     count."""
     keep_going: bool = False
-    """Continue though a check rejected all of its first 500 answers, or batches of another key or URL can't be found:
-    their answers are then paid for again. The option --keep-going sets it."""
+    """Continue even if a check rejected all of its first 500 answers, or if batches of another key or URL can't be
+    found; their answers are then paid for again. The option --keep-going sets it."""
     journal_dir: str | None = None
     """Folder on each node for the journals of datasets on S3; by default the user's state folder."""

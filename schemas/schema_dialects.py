@@ -33,11 +33,11 @@ class CantSend(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class SchemaDialect:
-    """What one API accepts."""
+    """What one API accepts of JSON Schema."""
 
     keywords: frozenset[str]
     formats: frozenset[str] | None = None
-    """None: any."""
+    """Values of `format` that the API accepts; None: any."""
     is_closed: bool = False
     """True if each object must list its properties and allow no others."""
     recurses: bool = True

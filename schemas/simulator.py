@@ -52,7 +52,7 @@ class _Fault(_Settings):
     start_request: int = Field(default=0, ge=0)
     """Number of the first chat request that may get the fault, counted from 0."""
     stop_request: PositiveInt | None = None
-    """Number of the first later chat request that no longer gets it; null: never ends."""
+    """Number of the first chat request after the fault has ended; null: it never ends."""
 
     @model_validator(mode="after")
     def _window(self) -> Self:

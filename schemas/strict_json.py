@@ -6,7 +6,7 @@ from typing import Any
 
 
 class JsonFault(ValueError):
-    """The text is not such JSON; says what it is instead."""
+    """The text is not JSON, or readers may disagree on what it says; the message says why."""
 
     def __init__(self, words: str, *, line: int | None = None) -> None:
         super().__init__(words)

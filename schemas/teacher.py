@@ -97,7 +97,7 @@ class Teacher(Strict):
     profile: ProfileName = "auto"
     """The server's dialect of `openai-chat`; `auto` decides by the host."""
     role: Literal["answer", "judge"] = "answer"
-    """Its task: to `answer` the prompts, or to `judge` answers for the checks that name it."""
+    """The teacher's task: to `answer` the prompts, or to `judge` answers for the checks that name it."""
     ask: TeacherParameters = TeacherParameters()
     """Parameters that differ from the recipe's `ask` for this teacher; null removes one: `{temperature: null}`. A judge
     uses only these, and nothing of the recipe's `ask`."""
@@ -131,8 +131,8 @@ class Teacher(Strict):
     mode: Literal["online", "batch", "batch-then-online"] = "online"
     """`batch`: ask through the provider's batch API, at half price, for answers within a day. OpenAI, Azure, Groq,
     Mistral, Together, Anthropic, Gemini on AI Studio and Bedrock have one that works here; Fireworks and xAI don't.
-    `batch-then-online`: ask once in a batch, and online, at the price for that, for what no batch answered, and for
-    samples that are asked because `accept` needs more. A judge can be in `online` or `batch`."""
+    `batch-then-online`: ask in batches once, then ask online, at the online price, for what they left unanswered and
+    for further samples that `accept` needs. A judge can use `online` or `batch`."""
     batch: BatchSettings = BatchSettings()
     """With `mode: batch` or `batch-then-online`: how large its batches are, and how many may be open at once."""
     stream: Annotated[Literal["auto"] | bool, BeforeValidator(_stream)] = "auto"

@@ -6,9 +6,9 @@
 
 Each round is a file in the source of a run that follows it, and comes back as a shard. The loss is the reverse KL in
 its usual form: the difference of the two log-probabilities of each sampled token. Tokens are ids of the teacher's
-tokenizer, which the student has to share. The built-in teacher has a distribution of its own over ids 0 to 39 in each
-place, from 1/2 down to 2**-40, whatever stands before; that is what this student learns, on a CPU. For a student that
-is no toy, load it and its tokenizer by name, and take prompts of your own.
+tokenizer, which the student has to share. The built-in teacher has the same distribution over ids 0 to 39 at every
+position, from 1/2 down to 2**-40, whatever comes before; that is what this student learns, on a CPU. For a real
+student, load it and its tokenizer by name, and use your own prompts.
 """
 
 import argparse

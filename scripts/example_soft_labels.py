@@ -4,11 +4,11 @@
     python -m venv .venv-torch && .venv-torch/bin/pip install torch transformers datasets
     .venv-torch/bin/python scripts/example_soft_labels.py out/soft
 
-Where a server gives no token ids, tokens are named by their bytes, so each becomes the student's id of that text. A
-student with the teacher's own tokenizer has nearly all of them (the halves of a character are no text), and with
-`ask.token_ids` nothing has to be looked up: the columns `token_ids` and `top_ids` are its own. Of another tokenizer, a
-token that is several of the student's is context and no label; such an alternative is left out, and the others are
-scaled up to 1. For a student that is no toy, load it and its tokenizer by name, and use its chat template.
+If a server gives no token ids, tokens are named by their bytes, and each becomes the student's id of that text. A
+student with the teacher's own tokenizer has nearly all of them (half a character is not text), and with `ask.token_ids`
+nothing has to be looked up: the columns `token_ids` and `top_ids` hold its own ids. With another tokenizer, a token
+that is several of the student's tokens is only context, not a label; such an alternative is left out, and the others
+are scaled up to 1. For a real student, load it and its tokenizer by name, and use its chat template.
 """
 
 import argparse

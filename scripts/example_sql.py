@@ -29,7 +29,7 @@ QUERIES = {
 
 
 def connect(dataset: str) -> duckdb.DuckDBPyConnection:
-    """A connection with the views `records` and `failed`; the second is empty where nothing failed."""
+    """A connection with the views `records` and `failed`; the second is empty if nothing failed."""
     con = duckdb.connect()
     if dataset.startswith("s3://"):
         con.register_filesystem(ArrowFSWrapper(FileSystem.from_uri(dataset)[0]))

@@ -3,7 +3,7 @@
     python scripts/example_stream.py out/quickstart
     AWS_ENDPOINT_URL=http://minio:9000 python scripts/example_stream.py s3://lake/datasets/gsm8k-from-r1
 
-Both read S3 through pyarrow, with the usual AWS_* variables. datasets would take s3fs where that is installed; it pins
+Both read S3 through pyarrow, with the usual AWS_* variables. datasets would take s3fs if that is installed; it pins
 botocore to older versions, so it is not needed here.
 """
 

@@ -1,6 +1,6 @@
 """Fill in the generated parts of schemas/README.md: the recipe's fields and the dataset's columns.
 
-`make_reference.py` writes the page; `make_reference.py --check` only compares, and exits with 1 where it is stale.
+`make_reference.py` writes the page; `make_reference.py --check` only compares, and exits with 1 if it is stale.
 """
 
 import re

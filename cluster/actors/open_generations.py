@@ -82,7 +82,7 @@ class OpenGenerations:
         return self._reader.read(sealed=sealed)
 
     def begin(self, dataset: Sequence[Generation], new: Sequence[Generation]) -> list[OpenGeneration]:
-        """Also work on new ones; the dataset now has these."""
+        """Work on new generations too; `dataset` lists all that there are now."""
         begun = [OpenGeneration(each.plan, list(each.parts)) for each in new]
         self.open += begun
         if not self._dataset:  # all later ones are new

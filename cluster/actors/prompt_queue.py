@@ -7,21 +7,20 @@ what they hold.
 
 import math
 import threading
-from collections import Counter as Tallied
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
 from stillhouse.cluster.actors.bell import Bell
 from stillhouse.cluster.actors.open_generations import OpenGeneration, OpenGenerations
-from stillhouse.cluster.progress.stats import BudgetUse, QueueStats
+from stillhouse.cluster.actors.queue_figures import QueueFigures
+from stillhouse.cluster.progress.stats import QueueStats
 from stillhouse.gen.clock import SYSTEM, Clock
-from stillhouse.gen.coordination.counters import Counters, Tally
+from stillhouse.gen.coordination.counters import Counters
 from stillhouse.gen.coordination.leases import RENEW_S, TERM_S, Grant, Leases
 from stillhouse.gen.coordination.messages import NoMore, Renewal, Wait
 from stillhouse.gen.coordination.roster import Roster
 from stillhouse.gen.coordination.treasury import Treasury
-from stillhouse.gen.dataset.batch_rules import teachers_by_who
 from stillhouse.gen.dataset.generations import Generation
 from stillhouse.gen.dataset.index import PartInfo
 from stillhouse.gen.dataset.layout import ChunkId, open_dataset, sealed_chunks
@@ -94,7 +93,9 @@ class PromptQueue:
         self._grant_after = self._started + listen_s
         self._roster = Roster(expected=workers, now=self._started)
         self._generations = OpenGenerations(self._store, recipe, remembers=follow)
-        self._asked = {who: teacher.name for who, teacher in teachers_by_who(recipe).items()}
+        self._figures = QueueFigures(
+            recipe, generations=self._generations, leases=self._leases, roster=self._roster, treasury=self._treasury
+        )
         self._batches = StoredBatches({}, set())
         if any(teacher.mode != "online" for teacher in recipe.teachers):
             self._batches = stored_batches(self._store)
@@ -119,7 +120,7 @@ class PromptQueue:
         return {each.plan.generation for each in mine if each.parts}
 
     def _begin(self, dataset: Sequence[Generation], new: Sequence[Generation], sealed: set[ChunkId]) -> None:
-        """Serve new generations too."""
+        """Start serving new generations."""
         numbers = {each.plan.generation for each in new}
         with self._lock:
             self._sealed |= {chunk for chunk in sealed if chunk.generation in numbers}
@@ -335,70 +336,15 @@ class PromptQueue:
     def _finished(self) -> bool:
         if self._treasury is not None and self._treasury.is_over:
             return not self._treasury.has_touched
-        return self._last and self._all_sealed()
-
-    def _all_sealed(self) -> bool:
-        return self._generations.are_indexed and self._leases.open == 0
+        return self._last and self._figures.all_sealed
 
     async def stats(self) -> QueueStats:
         """The run's progress."""
         with self._lock:
-            chunks = [found for opened in self._generations.open for found in opened.chunks()]
-            left = [(asks, samples) for chunk, asks, samples in chunks if chunk not in self._sealed]
-            parts = self._generations.source_parts
-            workers = self._roster.totals.values()
-            names = sorted({name for counters in workers for name in counters.teachers})
-            teachers = {name: sum((c.teachers.get(name, Tally()) for c in workers), Tally()) for name in names}
-            error = self._error or (self._treasury.fault if self._treasury is not None else None)
-            return QueueStats(
-                closed=self._generations.closed,
-                planned=self._generations.are_indexed,
-                all_sealed=self._all_sealed(),
-                known=self._generations.known,
+            return self._figures.read(
+                sealed=self._sealed,
                 last=self._last,
-                again=self._generations.ask_again,
-                rows=sum(part.rows for part in parts),
-                duplicates=sum(part.duplicates for part in parts),
-                bad=sum(part.bad for part in parts),
-                asks=sum(asks for _, asks, _ in chunks),
-                samples=sum(samples for _, _, samples in chunks),
-                chunks=len(chunks),
-                sealed=len(self._sealed),
-                parked=len(self._leases.parked),
-                parked_batches=self._parked_batches(),
-                rests=self._rests(),
-                prompts_left=sum(asks for asks, _ in left),
-                samples_left=sum(samples for _, samples in left),
-                counts=sum((c.sealed for c in workers), ShardCounts()),
-                shards=sum(c.shards for c in workers),
-                teachers=teachers,
-                open_chunks=sum(c.open_chunks for c in workers),
-                open_settled=sum(c.open_settled for c in workers) + self._leases.settled,
-                journal_lag_bytes=sum(c.journal_lag_bytes for c in workers),
-                lease_waits=self._lease_waits,
-                held_up=dict(Tallied(c.held_up for c in workers if c.held_up)),
-                notes=list(dict.fromkeys(note for c in workers for note in c.notes)),
-                last_trouble=next((c.last_trouble for c in workers if c.last_trouble), ""),
-                budget=self._budget(),
                 finished=self._finished(),
-                error=str(error) if error else None,
-                exit_code=error.exit_code if error else 0,
+                lease_waits=self._lease_waits,
+                error=self._error,
             )
-
-    def _parked_batches(self) -> dict[str, int]:
-        found = Tallied[str]()
-        for who, count in self._leases.parked.batches().items():
-            found[self._asked[who]] += count
-        return dict(found)
-
-    def _rests(self) -> bool:
-        """True if all batches were looked at, and everything else waits for one of them to end."""
-        parked, workers = self._leases.parked, self._roster.totals.values()
-        waiting = sum(counters.waiting_chunks for counters in workers)
-        if not self._generations.are_indexed or not parked or parked.unknown or self._leases.leased != waiting:
-            return False
-        return not self._leases.pending or waiting > 0
-
-    def _budget(self) -> BudgetUse | None:
-        treasury = self._treasury
-        return None if treasury is None else BudgetUse(spent=treasury.spent, unpayable=treasury.unpayable)

@@ -61,13 +61,13 @@ class Finding(BaseModel):
 
     name: str
     state: Literal["ok", "warn", "fail"]
-    said: str
-    mend: str = ""
+    message: str
+    fix: str = ""
 
     def as_text(self) -> str:
         """The finding for people; a second line says how to fix it."""
-        line = f"{self.state:<5}{self.name:<10} {self.said}"
-        return f"{line}\n{'':<16}-> {self.mend}" if self.mend else line
+        line = f"{self.state:<5}{self.name:<10} {self.message}"
+        return f"{line}\n{'':<16}-> {self.fix}" if self.fix else line
 
 
 def examine(recipe: Recipe | None, *, address: str | None = None) -> Iterator[Finding]:
@@ -96,12 +96,12 @@ def _tried(name: str, check: Callable[[], Finding]) -> Iterator[Finding]:
     try:
         yield check()
     except StillhouseError as error:
-        yield Finding(name=name, state="fail", said=inert(str(error)))
+        yield Finding(name=name, state="fail", message=inert(str(error)))
 
 
 def _ray(address: str | None) -> Iterator[Finding]:
     here = f"Stillhouse {__version__}, Python {platform.python_version()}"
-    yield Finding(name="here", state="ok", said=here)
+    yield Finding(name="here", state="ok", message=here)
     if address is not None and address.startswith(("http://", "https://")):
         yield from _tried("jobs", lambda: _jobs(address))
     else:
@@ -114,10 +114,10 @@ def _jobs(address: str) -> Finding:
     from stillhouse.cluster.jobs.submit import Jobs
 
     jobs = Jobs(address)
-    said = f"{jobs.address} accepts jobs, with Ray {jobs.ray_version}"
+    message = f"{jobs.address} accepts jobs, with Ray {jobs.ray_version}"
     if jobs.ray_version != ray.__version__:
-        said += f" (here {ray.__version__}; `submit` works anyway, `run --address` needs the same version)"
-    return Finding(name="jobs", state="ok", said=said)
+        message += f" (here {ray.__version__}; `submit` works anyway, `run --address` needs the same version)"
+    return Finding(name="jobs", state="ok", message=message)
 
 
 def _joined(address: str | None) -> Finding:
@@ -128,58 +128,60 @@ def _joined(address: str | None) -> Finding:
     with connected(address):
         free, known = free_cpus(), cpus()
         how = f"joined at {address}" if address else "starts here"
-        said = f"Ray {ray.__version__} {how}, {free:g} of {known} CPUs free"
+        message = f"Ray {ray.__version__} {how}, {free:g} of {known} CPUs free"
     if free >= 1:
-        return Finding(name="ray", state="ok", said=said)
-    return Finding(name="ray", state="warn", said=said, mend="a worker needs a CPU: end another job, or add a node")
+        return Finding(name="ray", state="ok", message=message)
+    return Finding(
+        name="ray", state="warn", message=message, fix="a worker needs a CPU: end another job, or add a node"
+    )
 
 
 def _source(recipe: Recipe) -> Finding:
     files = surveyed(recipe).files
     size = sum(file.size for file in files)
-    return Finding(name="source", state="ok", said=f"{counted(len(files), 'file')}, {counted(size, 'byte')}")
+    return Finding(name="source", state="ok", message=f"{counted(len(files), 'file')}, {counted(size, 'byte')}")
 
 
 def _dataset(recipe: Recipe) -> Finding:
     store = open_dataset(recipe)
     store.probe()
-    said = f"{store.url} is writable, and refuses to overwrite a shard"
+    message = f"{store.url} is writable, and refuses to overwrite a shard"
     dataset = DatasetReader(store)
     if binding_for(store, recipe, begun=lambda: why_begun(store, recipe.run, last=dataset.last_holder)) is None:
-        return Finding(name="dataset", state="ok", said=f"{said}; there is no dataset yet")
+        return Finding(name="dataset", state="ok", message=f"{message}; there is no dataset yet")
     if dataset.is_running:
         return Finding(
             name="dataset",
             state="warn",
-            said=f"{said}; a run is working on it now",
-            mend="a second run waits until it ends",
+            message=f"{message}; a run is working on it now",
+            fix="a second run waits until it ends",
         )
-    return Finding(name="dataset", state="ok", said=f"{said}; it holds this recipe's dataset")
+    return Finding(name="dataset", state="ok", message=f"{message}; it holds this recipe's dataset")
 
 
 def _journal(recipe: Recipe) -> Finding:
     """Check this node's disk only: other nodes have their own."""
     folder = journal_root(open_dataset(recipe), recipe.run)
     there = next(parent for parent in (folder, *folder.parents) if parent.is_dir())
-    mend = "free some space, or set run.journal_dir to a folder on another disk (for datasets on S3)"
+    fix = "free some space, or set run.journal_dir to a folder on another disk (for datasets on S3)"
     try:
         with tempfile.TemporaryFile(dir=there) as file:
             file.write(b"stillhouse")
             file.flush()
     except OSError as error:
-        said = f"{folder} can't be written here ({error.strerror})"
-        return Finding(name="journal", state="fail", said=said, mend=mend)
+        message = f"{folder} can't be written here ({error.strerror})"
+        return Finding(name="journal", state="fail", message=message, fix=fix)
     free = shutil.disk_usage(there).free
-    said = f"{folder}: {free / 2**30:,.1f} GiB free here"
+    message = f"{folder}: {free / 2**30:,.1f} GiB free here"
     if free < LITTLE_DISK_BYTES:
-        return Finding(name="journal", state="fail" if free < NO_DISK_BYTES else "warn", said=said, mend=mend)
-    return Finding(name="journal", state="ok", said=said)
+        return Finding(name="journal", state="fail" if free < NO_DISK_BYTES else "warn", message=message, fix=fix)
+    return Finding(name="journal", state="ok", message=message)
 
 
 async def _checks(recipe: Recipe) -> Finding:
     await try_checks(recipe)
     names = ", ".join(check.name for check in recipe.all_checks)
-    return Finding(name="checks", state="ok", said=f"{names}: ready to judge on this machine")
+    return Finding(name="checks", state="ok", message=f"{names}: ready to judge on this machine")
 
 
 async def _teachers(recipe: Recipe) -> list[Finding]:
@@ -194,17 +196,17 @@ async def _each_teacher(recipe: Recipe, transport: HttpTransport) -> AsyncIterat
     for teacher in recipe.teachers:
         name = f"teacher {teacher.name}"
         if teacher.api == "simulator":
-            yield Finding(name=name, state="ok", said="the built-in teacher; it starts with the run")
+            yield Finding(name=name, state="ok", message="the built-in teacher; it starts with the run")
             continue
         try:
             key = await _with_token(credentials_of(teacher), teacher)
         except (StillhouseError, TokenAway) as error:
-            mend = "this is fine if only the nodes hold the key; then run `doctor` there"
-            yield Finding(name=name, state="fail", said=inert(str(error)), mend=mend)
+            fix = "this is fine if only the nodes hold the key; then run `doctor` there"
+            yield Finding(name=name, state="fail", message=inert(str(error)), fix=fix)
             continue
         for url in teacher.urls:
             for finding in await _asked(recipe, teacher, transport, url=url, key=key):
-                yield finding.model_copy(update={"said": redacted(inert(finding.said), keys=key.secrets)})
+                yield finding.model_copy(update={"message": redacted(inert(finding.message), keys=key.secrets)})
 
 
 async def _with_token(key: Credentials, teacher: Teacher) -> Credentials:
@@ -231,29 +233,29 @@ async def _asked(
             ahead_s = server_ahead_s(reply.headers, now=time.time()) or 0.0
             reply = await transport.send(_hello(interpreter, url, key, ahead_s), timeout_s=timeout_s)
     except StillhouseError as error:
-        return [Finding(name=name, state="fail", said=f"{url}: {error}")]
+        return [Finding(name=name, state="fail", message=f"{url}: {error}")]
     except NotSent as error:
-        mend = "its TLS certificate is not valid for this machine" if error.certificate else "is the address right?"
-        return [Finding(name=name, state="fail", said=f"{url}: {error}", mend=mend)]
+        fix = "its TLS certificate is not valid for this machine" if error.certificate else "is the address right?"
+        return [Finding(name=name, state="fail", message=f"{url}: {error}", fix=fix)]
     except Lost as error:
-        return [Finding(name=name, state="fail", said=f"{url}: {error} (sent one request)", mend=_MEND[None])]
+        return [Finding(name=name, state="fail", message=f"{url}: {error} (sent one request)", fix=_FIXES[None])]
     took_s = time.monotonic() - at
     outcome = interpreter.read(reply._replace(latency_s=took_s))
     if ask.score is not None:
         outcome = aligned(outcome, _SCORED)
     if isinstance(outcome, Completion):
-        said = f"{url} answers as {outcome.model or teacher.model_name} in {took_s:.1f} s ({sent})"
-        found = Finding(name=name, state="ok", said=said)
+        message = f"{url} answers as {outcome.model or teacher.model_name} in {took_s:.1f} s ({sent})"
+        found = Finding(name=name, state="ok", message=message)
         if wrong := _wrong_with(outcome, recipe, ask):
-            said = f"{said}, but a run would not keep it: {wrong[0]}"
-            found = Finding(name=name, state="warn", said=said, mend=wrong[1])
+            message = f"{message}, but a run would not keep it: {wrong[0]}"
+            found = Finding(name=name, state="warn", message=message, fix=wrong[1])
     else:
-        said = f"{url}: {outcome.status or ''} {outcome.message} ({sent})"
+        message = f"{url}: {outcome.status or ''} {outcome.message} ({sent})"
         waits = isinstance(outcome, (Rate, Overload))
-        mend = _NOTHING_THERE if outcome.status == 404 else _MEND.get(type(outcome), _MEND[None])
+        fix = _NOTHING_THERE if outcome.status == 404 else _FIXES.get(type(outcome), _FIXES[None])
         if isinstance(outcome, Overload) and outcome.loading:
-            mend = "the model is still loading: a run would wait until it is ready"
-        found = Finding(name=name, state="warn" if waits else "fail", said=said, mend=mend)
+            fix = "the model is still loading: a run would wait until it is ready"
+        found = Finding(name=name, state="warn" if waits else "fail", message=message, fix=fix)
     return [found, *_skew(reply, name=name)]
 
 
@@ -267,7 +269,7 @@ def _hello(interpreter: Interpreter, url: str, key: Credentials, ahead_s: float)
 
 
 def _short(ask: Ask) -> Ask:
-    """The same request for a short answer; a thinking budget is added on top."""
+    """The request, changed to ask for a short answer; a thinking budget is added on top."""
     if ask.score is not None:
         return ask
     tokens = MOST_TOKENS + _thinking_budget(ask.extra)
@@ -313,7 +315,7 @@ _SCORED = Scored.of([1, 2], [3, 4])
 
 _BASE_URL = "base_url (with `api: openai-chat` it usually ends in /v1)"
 _NOTHING_THERE = f"check {_BASE_URL}, and the model's name"
-_MEND: dict[type | None, str] = {
+_FIXES: dict[type | None, str] = {
     Auth: f"check api_key (or `aws`), {_BASE_URL}, and that the account may use the model",
     Money: "add funds to the account, or wait until its quota resets",
     BadRequest: "check model and `ask`: this teacher does not accept them",
@@ -328,6 +330,6 @@ def _skew(reply: Reply, *, name: str) -> list[Finding]:
     ahead_s = server_ahead_s(reply.headers, now=time.time())
     if ahead_s is None or abs(ahead_s) <= MOST_SKEW_S:
         return []
-    said = f"this machine's clock is {abs(ahead_s):,.0f} s {'behind' if ahead_s > 0 else 'ahead of'} the teacher's"
-    mend = "set the clock (NTP): S3 rejects requests that are 15 minutes off, and Bedrock those that are 5 minutes off"
-    return [Finding(name=name, state="warn", said=said, mend=mend)]
+    message = f"this machine's clock is {abs(ahead_s):,.0f} s {'behind' if ahead_s > 0 else 'ahead of'} the teacher's"
+    fix = "set the clock (NTP): S3 rejects requests that are 15 minutes off, and Bedrock those that are 5 minutes off"
+    return [Finding(name=name, state="warn", message=message, fix=fix)]

@@ -42,7 +42,7 @@ class Ending:
         return _text(self._answer(), self._after(summary))
 
     def stopped(self, error: StillhouseError) -> str:
-        """Commands to suggest after a run that did not; empty if its message already says what to do."""
+        """Commands to suggest after a run that stopped early; empty if the error's message already says what to do."""
         if isinstance(error, UsageError):
             return ""
         # The store may be what paused the run, so don't wait for it again.

@@ -75,7 +75,7 @@ override_option = click.option(
 keep_going_option = click.option(
     "--keep-going",
     is_flag=True,
-    help="Continue where a check rejected all of its first 500 answers, or batches of another key or URL are lost.",
+    help="Continue even if a check rejected all of its first 500 answers, or batches of another key or URL are lost.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document to stdout.")
 

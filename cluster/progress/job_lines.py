@@ -27,7 +27,7 @@ def is_figures(line: str) -> bool:
 
 
 def figures_in(line: str) -> Shown | None:
-    """The figures in such a line; None if there are none, or another version wrote it."""
+    """The figures in a line that is meant for a panel; None if there are none, or another version wrote it."""
     try:
         return Shown.model_validate_json(line.rstrip().removeprefix(_MARK).removesuffix("}"))
     except ValidationError:

@@ -29,7 +29,7 @@ REPORT_AFTER_S = 0.002
 """Verdicts are reported together until this much time has passed, and always before an answer that may take long."""
 _CHECK: TypeAdapter[AnyCheck] = TypeAdapter(AnyCheck)
 _INSIST_S = 0.5
-"""If a library swallowed the first interruption, the next one follows after this time."""
+"""Time between interruptions: a library may swallow the first one."""
 
 
 def main() -> None:
@@ -60,7 +60,7 @@ def main() -> None:
 
 
 def _duties(settings: dict[str, Any]) -> dict[str, Sequence[NamedCheck]]:
-    """By name (see `link.Duty`), what to run on an answer."""
+    """What to run on an answer, by name; see `link.Duty`."""
     checks = built([_CHECK.validate_json(text) for text in settings["checks"]])
     if settings["equality"] is None:
         return {"check": checks}

@@ -29,7 +29,7 @@ _SAID_CHARS = 200
 
 
 class ChunkFunction:
-    """The last check of a recipe, if it is such a function."""
+    """The last check of a recipe, if it is a function that judges whole chunks."""
 
     def __init__(self, settings: FunctionCheck, *, timeout_s: float = TIMEOUT_S) -> None:
         self._settings = settings

@@ -48,7 +48,7 @@ _SUSPECT = re.compile(
     rf"{_NOT}|{_COMPARED}|{_SIGN}|\b(?:between|wrong|incorrect|false|impossible|too|mistake|to|above|below|under|over)\b|–",
     re.IGNORECASE,
 )
-"""One search that makes all others unnecessary for most texts."""
+"""One search that rules out all the others for most texts."""
 _NEGATED = re.compile(rf"\W{{0,4}}(?:\w+ly\s+)?(?:{_NOT})|\W{{0,4}}(?:\\neq?(?![A-Za-z])|≠|!=)", re.IGNORECASE)
 
 
@@ -58,7 +58,7 @@ def is_denied(answer: str) -> bool:
 
 
 def without_denied(text: str, *, compared: bool = True) -> str:
-    """The text with such numbers blanked, everything else unchanged; `compared` ones only if requested."""
+    """The text with denied numbers blanked, and on request `compared` ones too; everything else is unchanged."""
     if _SUSPECT.search(text) is None:
         return text
     for pattern in (*_COMPARISONS, *_DENIALS) if compared else _DENIALS:

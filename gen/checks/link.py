@@ -19,7 +19,7 @@ _LENGTH = struct.Struct(">I")
 
 
 def packed(value: Any) -> bytes:
-    """A frame."""
+    """A message as a frame: its length, then its bytes."""
     data = marshal.dumps(value)
     return _LENGTH.pack(len(data)) + data
 

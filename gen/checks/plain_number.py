@@ -38,7 +38,7 @@ _REPEATING = (
 _VULGAR = "¼½¾⅐⅑⅒⅓⅔⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞"
 _PERCENT = r"\\?%|(?i:per\s?cent(?:age)?|pct)(?:\s+points?)?\b"
 _SHORT_SCALES = {"k": 10**3, "m": 10**6, "b": 10**9, "bn": 10**9}
-"""Only for money: `$5K`."""
+"""Suffixes that are read only in amounts of money: `$5K`."""
 _SCALES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 
 _NUMBER = re.compile(

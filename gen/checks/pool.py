@@ -27,9 +27,9 @@ TIMEOUT_S = 5.0
 MEMORY_BYTES = 2**30
 """Address space of a child: sympy and numpy take a third of it."""
 MAX_BATCH = 32
-"""Answers sent to a child at once: enough that a message costs less than the judging,"""
+"""Answers sent to a child at once: enough that a message costs less than the judging."""
 MAX_BATCH_CHARS = 200_000
-"""and few enough that the event loop packs them in a millisecond."""
+"""Characters sent to a child at once: few enough that the event loop packs them in a millisecond."""
 _HANGS_AFTER, _GRACE_S = 4.0, 2.0
 """A child that is silent for this many times the timeout, plus a little, is killed: it hangs, or the machine is far too
 busy."""

@@ -11,7 +11,7 @@ from stillhouse.schemas.completion import Usage
 LATENCY_BOUNDS_S = (0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 """Bucket n of `Tally.latencies` counts answers that took at most this many seconds, and more than bucket n - 1."""
 SPEED_BOUNDS = (1.0, 2.0, 5.0, 10.0, 20.0, 35.0, 50.0, 75.0, 100.0, 150.0, 200.0, 300.0, 500.0, 1000.0)
-"""The same for `Tally.speeds`, in output tokens per second of one answer."""
+"""Upper bounds of the bins of `Tally.speeds`, in output tokens per second of one answer."""
 
 
 @dataclass(slots=True)
@@ -44,7 +44,7 @@ class Tally:
     batches_ended: int = 0
     """Batches collected."""
     batches_expired: int = 0
-    """Of the collected ones, those with requests that the provider did not get to."""
+    """Collected batches in which the provider left requests unprocessed."""
     batches_open: int = 0
     """Batches of chunks in its hands, as of the last report."""
     accepted: dict[str, int] = field(default_factory=dict)
@@ -97,12 +97,12 @@ class Counters:
     last_trouble: str = ""
     """The last reply that was not an answer, in words without a key."""
     spending: SpendReport | None = None
-    """Its part of the budget; None without one."""
+    """The worker's part of the budget; None if there is no budget."""
     streamed: list[tuple[str, str]] = field(default_factory=list)
     """(teacher, endpoint) of those whose answers it asks for as streams since one timed out."""
 
     def of(self, teacher: str) -> Tally:
-        """The teacher's."""
+        """The teacher's tally."""
         if (tally := self.teachers.get(teacher)) is None:
             tally = self.teachers[teacher] = Tally()
         return tally

@@ -183,7 +183,7 @@ class Leases:
 
     @property
     def settled(self) -> int:
-        """Samples that need not be asked any more, of chunks that were parked and are in nobody's hands."""
+        """Settled samples of parked chunks that no worker holds."""
         return sum(self._settled.values())
 
     @property

@@ -70,7 +70,7 @@ class ParkedChunks:
         return found is not None
 
     def batches(self) -> Counter[str]:
-        """Their batches, by who is asked in them."""
+        """Number of batches of the parked chunks, by who is asked in them."""
         return Counter(each.who for parked in self._parked.values() for each in parked.batches if each.ids)
 
     def take(self, *, now: float, most: int = MAX_LOOKS) -> list[Look]:

@@ -23,7 +23,7 @@ class Roster:
         self._renewed_at: dict[str, float] = {}
         self._swept: set[str] = set()
         self._unshipped: dict[str, list[ChunkId]] = {}
-        """By dead worker: its chunks, which wait until its journals are shipped."""
+        """Chunks of dead workers that wait until their journals are shipped, by worker."""
 
     @property
     def all_renewed(self) -> bool:
@@ -62,7 +62,7 @@ class Roster:
         lasts.
 
         Their end or death may never have been reported, and a ledger that was read again may not know of it. Their
-        fences are closed, so they send nothing. If one comes back, it is told to stop, because it must not spend what
+        fences are closed, so they send nothing. If one comes back, it is stopped, because it must not spend what
         others have been granted meanwhile: from now on it counts as dead.
         """
         over = now - TERM_S

@@ -83,7 +83,7 @@ class Treasury:
 
     @property
     def limits(self) -> Expense:
-        """The budget's."""
+        """The budget's limits."""
         return self._limits
 
     @property
@@ -93,7 +93,7 @@ class Treasury:
 
     @property
     def is_over(self) -> bool:
-        """True if asking has ended."""
+        """True once the budget is used up, so that nothing more is asked."""
         return self.unpayable is not None
 
     @property
@@ -107,7 +107,7 @@ class Treasury:
 
     @property
     def has_touched(self) -> bool:
-        """True if there are such chunks."""
+        """True if there are unsealed chunks whose samples may have been asked."""
         return bool(self._ledger.document.chunks)
 
     @property

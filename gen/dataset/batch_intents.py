@@ -49,12 +49,12 @@ class StoredIntent(_Stored):
     account: str = ""
     """Changes with the key, see `account_mark`; empty: not known."""
     samples: tuple[tuple[int, int], ...]
-    """Its samples' ordinals, as (first, count)."""
+    """Ordinals of the samples in the batch, as (first, count)."""
     collect_by: float | None = None
     """When the provider may have deleted its results, in UTC seconds since 1970; None if it keeps them."""
 
     def ordinals(self) -> Iterator[int]:
-        """Its samples."""
+        """Ordinals of the samples in the batch."""
         return _unranged(self.samples)
 
 
@@ -82,7 +82,7 @@ class KnownIntent:
     batch: str | None
     """The provider's id of its batch."""
     expired: tuple[int, ...]
-    """Its samples that the provider did not reach, as far as known."""
+    """Samples in the batch that the provider did not reach, as far as known."""
     has_ended: bool
     missing_since: float | None = None
     """When a listing first did not show its batch, in UTC seconds since 1970; None if none had to be read."""
@@ -204,7 +204,7 @@ class Intents:
 
 
 def created_elsewhere(stored: StoredIntent, *, urls: Collection[str], mark: str) -> str | None:
-    """Where else the intent's batch was created than at these URLs with the key of this mark, in words."""
+    """In words, where the intent's batch was created, if not at one of these URLs with the key of this mark."""
     if stored.url not in urls:
         return f"at {stored.url}"
     return "with another key" if stored.account and stored.account != mark else None
@@ -214,7 +214,7 @@ class BatchCounts(NamedTuple):
     """Numbers of batches."""
 
     open: int
-    """At the provider, or not collected; or it is unknown whether they were created."""
+    """Number of batches at the provider or not collected yet, including those that may not have been created."""
     ended: int
     expired: int
     """Ended batches with requests that the provider did not reach."""

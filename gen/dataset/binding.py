@@ -35,7 +35,7 @@ class Binding:
     samples: int
     """The maximum number of answers asked for each prompt, as of the last run."""
     first_samples: int
-    """The same as of the first run: plans of schema version 1 mean this number, but do not contain it."""
+    """Samples per prompt at the first run: plans of schema version 1 mean this number, but do not contain it."""
     accept: int = 0
     """Accepted answers wanted for each prompt, as of the last run; 0 if all samples are asked."""
     changes: int = 0
@@ -43,7 +43,7 @@ class Binding:
 
     @property
     def columns(self) -> Columns:
-        """Its columns, without the kept ones."""
+        """The dataset's columns, without kept ones."""
         return columns_of(self.version, self.identity)
 
     @property

@@ -32,13 +32,13 @@ class Opened:
 
     chunk: ChunkId
     recovered: Expense
-    """When the worker took it over."""
+    """What the chunk had cost when the worker took it over."""
     total: Expense
     """Now."""
     reserved: Expense = NOTHING
-    """What its open batches may cost."""
+    """What the chunk's open batches may cost."""
     whole: frozenset[str] = frozenset()
-    """Earlier owners of which `recovered` includes everything, to their last request."""
+    """Earlier owners of whose spending `recovered` includes everything, to their last request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,16 +49,16 @@ class SpendReport:
     """Everything that it was granted, as far as it knows."""
     returned: Expense = NOTHING
     spent: Expense = NOTHING
-    """What it spent, in all measures; fields that are not limited are 0."""
+    """What the worker spent, in all measures; fields that are not limited are 0."""
     wants: Expense = NOTHING
-    """What it needs for about the next ten seconds, beyond what it holds."""
+    """What the worker needs for about the next ten seconds, beyond what it holds."""
     next: Expense | None = None
     """The worst case of the request that waits for money."""
     opened: tuple[Opened, ...] = ()
     ended: bool = False
     """True if this is its last report: it sends nothing more."""
     shipped: bool = False
-    """With `ended`: its journals are complete where the next owners of its chunks look."""
+    """With `ended`: the worker's journals are complete where the next owners of its chunks look."""
     moved: Expense = NOTHING
     """Put aside for batches of the chunks that it had, less what it took back when these ended."""
 
@@ -84,7 +84,7 @@ class Holding(BaseModel):
 
     @property
     def left(self) -> Expense:
-        """What it may still spend, as far as it reported."""
+        """What the worker may still spend, according to its last report."""
         return self.granted - self.returned - self.spent - self.moved
 
 

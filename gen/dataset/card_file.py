@@ -12,9 +12,9 @@ from stillhouse.gen.store.base import Store
 
 CARD_KEY = "README.md"
 EVERY_S = 60.0
-"""How often a run writes the card,"""
+"""Seconds between a run's updates of the card."""
 SHARE = 0.02
-"""or less often if that takes more than this share of its time, because it reads every footer."""
+"""Maximum share of a run's time for updates of the card, each of which reads every footer."""
 
 
 def write_card(store: Store, render: Callable[[str], str]) -> None:

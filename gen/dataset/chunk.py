@@ -44,7 +44,7 @@ class BadRow:
     file: str
     line: int
     prompt_id: str | None
-    """Its id; None if it has no readable one."""
+    """The row's id; None if it has no readable one."""
     message: str
 
 
@@ -61,7 +61,7 @@ class Retried:
 
     @classmethod
     def of(cls, entry: Mapping[str, Any]) -> Self:
-        """Parse a row of such a generation's index."""
+        """Parse an index row of a generation that asks prompts again."""
         return cls(
             {again["sample"]: again["kind"] for again in entry["again"]},
             tuple(ChunkId(place["generation"], place["chunk"]) for place in entry["earlier"]),
@@ -75,7 +75,7 @@ class ChunkImages:
 
     reader: ImageReader
     origins: dict[bytes, Origin] = field(default_factory=dict)
-    """By prompt key."""
+    """Origins of the images, by prompt key."""
 
     def at_hand(self, prompt: Prompt) -> tuple[SentImage, ...] | None:
         """The prompt's images, if they can be had without reading."""
@@ -106,7 +106,7 @@ class Chunk:
     accept: int = 0
     """Accepted answers wanted per series, as its generation was planned; 0 if all samples are asked."""
     series: Series = ONE_SERIES
-    """How its series are numbered: prompt x series per prompt + teacher; a sample's ordinal is series x samples +
+    """How series are numbered: prompt x series per prompt + teacher; a sample's ordinal is series x samples +
     sample."""
     upstream: tuple[StoredTeacher, ...] = ()
     """Teachers of the datasets that its source comes from."""

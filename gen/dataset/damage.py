@@ -11,7 +11,7 @@ from stillhouse.gen.store.readable import ReadableStore
 
 
 @contextmanager
-def damage_said(store: ReadableStore, key: str) -> Iterator[None]:
+def reporting_damage(store: ReadableStore, key: str) -> Iterator[None]:
     """Report damage to a stored file's content as a DatasetError.
 
     Raises:

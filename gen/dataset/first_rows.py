@@ -88,7 +88,7 @@ def _all_of(files: Sequence[SourceFile]) -> str:
 
 
 def first_rows(files: Sequence[SourceFile], recipe: Recipe, *, most: int, columns: Collection[str] | None) -> list[Row]:
-    """The source's first rows, with the wanted columns (None: all)."""
+    """The source's first rows, with the wanted columns; None: all columns."""
     rows = (row for file in files for row in read_rows(file, source=recipe.source, columns=columns))
     return list(islice(rows, most))
 

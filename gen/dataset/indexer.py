@@ -124,7 +124,7 @@ class AskedAgain:
     file: int
     """Index of its file in the plan."""
     row: Mapping[str, Any]
-    """Its row in the index of its source generation."""
+    """The prompt's row in the index of its source generation."""
     samples: Mapping[int, str | None]
     """Samples to ask, each with the kind of its Failure, or NOT_NEEDED; None if it was not planned before."""
     earlier: Sequence[ChunkId]

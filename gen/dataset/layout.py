@@ -40,12 +40,12 @@ class ChunkId:
 
     @property
     def data_key(self) -> str:
-        """Its shard, whose existence is its commit."""
+        """Key of the chunk's shard, whose existence is the commit."""
         return f"data/part-{self}.parquet"
 
     @property
     def journal_prefix(self) -> str:
-        """Its shipped journals."""
+        """Prefix of the chunk's shipped journals."""
         return f"{JOURNAL_PREFIX}{self}/"
 
     def side_key(self, kind: str, seal: str) -> str:

@@ -68,7 +68,7 @@ class _Lacking:
     file: int
     """Index of its file in the plan."""
     row: Mapping[str, Any]
-    """Its row in the index of its source generation."""
+    """The prompt's row in the index of its source generation."""
     key: SeriesKey
     teacher: int | None
     """See `AskedAgain`."""

@@ -89,7 +89,7 @@ def _awaited(parked: Parked) -> set[tuple[str, int]]:
 
 
 def _read(store: ReadableStore, chunk: ChunkId) -> Parked:
-    """Its batches; empty if the object is damaged, because it only saves work."""
+    """The parked chunk's batches; empty if the object is damaged, because it only saves work."""
     try:
         return Parked.model_validate_json(store.get(_key(chunk)) or b"{}")
     except ValidationError:

@@ -156,7 +156,7 @@ class PlannedFiles:
 
 
 def _place_of(file: PlannedFile | SourceFile) -> tuple[str, int, str]:
-    """Its location and, as far as a listing shows it, its content."""
+    """The file's location and, as far as a listing shows it, its content."""
     return file.url, file.size, file.etag
 
 

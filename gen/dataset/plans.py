@@ -203,7 +203,7 @@ def _parsed(document: dict[str, Any]) -> Plan:
 
 
 def _stored(plan: Plan) -> dict[str, Any]:
-    """Without the later fields that it does not use: earlier versions can then read it."""
+    """The plan's stored fields, without later ones that it does not use: earlier versions can then read it."""
     unused = {name for name in _LATER if getattr(plan, name) == type(plan).model_fields[name].default}
     return plan.model_dump(mode="json", by_alias=True, exclude=unused)
 

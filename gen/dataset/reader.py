@@ -31,7 +31,7 @@ class DatasetReader:
 
     @property
     def url(self) -> str:
-        """Where it is."""
+        """The dataset's URL."""
         return self.store.url
 
     @cached_property
@@ -64,7 +64,7 @@ class DatasetReader:
 
     @property
     def kept(self) -> list[pa.Field]:
-        """Its `keep` columns; empty before anything is planned."""
+        """The dataset's `keep` columns; empty before anything is planned."""
         return self.generations[0].plan.kept_fields if self.generations else []
 
     def metas(self) -> Iterator[tuple[ChunkId, ShardMeta]]:

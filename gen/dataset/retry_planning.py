@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from stillhouse.gen.dataset.chunk import Retried
-from stillhouse.gen.dataset.damage import damage_said
+from stillhouse.gen.dataset.damage import reporting_damage
 from stillhouse.gen.dataset.index import PartInfo, read_part
 from stillhouse.gen.dataset.indexer import AskedAgain, write_again
 from stillhouse.gen.dataset.layout import ChunkId, sealed_chunks
@@ -159,7 +159,7 @@ def _read_failures(store: Store, chunk: ChunkId, kinds: Collection[str], series:
     if not meta.counts.failed.keys() & set(kinds):
         return []
     key = meta.side["failed"].key
-    with damage_said(store, key), store.open(key) as file:
+    with reporting_damage(store, key), store.open(key) as file:
         table = pq.read_table(file, columns=["prompt_key", "teacher", "sample", "kind"])
     rows = zip(*(column.to_pylist() for column in table.columns), strict=True)
     return [

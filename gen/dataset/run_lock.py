@@ -103,7 +103,7 @@ class FileRunLock:
         return self._lock.take(_holder(self._run, self._clock))
 
     def report_to(self, hold: Callable[[float], None] | None) -> None:
-        """Nothing limits sending."""
+        """Do nothing: a local lock never expires, so nothing limits sending."""
 
 
 class ClaimRunLock:
@@ -219,7 +219,7 @@ class ClaimRunLock:
             )
 
     def report_to(self, hold: Callable[[float], None] | None) -> None:
-        """From a thread, call `hold` with how long sending is allowed, now and after every renewal."""
+        """Call `hold` from a thread, now and after every renewal, with how long sending is allowed."""
         with self._holding:
             self._hold = hold
         self._report()

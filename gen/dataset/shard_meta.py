@@ -8,7 +8,7 @@ import orjson
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 
-from stillhouse.gen.dataset.damage import damage_said
+from stillhouse.gen.dataset.damage import reporting_damage
 from stillhouse.gen.dataset.layout import ChunkId
 from stillhouse.gen.dataset.sums import added
 from stillhouse.gen.store.readable import ReadableStore
@@ -47,7 +47,7 @@ class CheckCounts(BaseModel):
 
 
 CountsByCheck: TypeAlias = dict[str, dict[str, CheckCounts]]
-"""By the check's name and the teacher's name."""
+"""Counts of verdicts, by the names of check and teacher."""
 
 
 class ShardCounts(BaseModel):
@@ -161,7 +161,7 @@ def read_meta(store: ReadableStore, chunk: ChunkId) -> ShardMeta:
     Raises:
         DatasetError: the shard is missing or damaged.
     """
-    with damage_said(store, chunk.data_key):
+    with reporting_damage(store, chunk.data_key):
         with store.open(chunk.data_key) as file:
             metadata = pq.read_metadata(file).metadata or {}
         return ShardMeta.model_validate(orjson.loads(metadata[META_KEY.encode()]))

@@ -67,7 +67,7 @@ def next_plan(
 
 
 def _chunks_per_part(recipe: Recipe) -> int:
-    """Asking starts with the first part, and parts are held in memory: fewer chunks where they are large, or where rows
+    """Asking starts with the first part, and parts are held in memory: fewer chunks if they are large, or if rows
     are slow to index."""
     rows = _IMAGE_ROWS_PER_PART if recipe.source.images else _ROWS_PER_PART
     return min(CHUNKS_PER_PART, max(1, rows // recipe.prompts_per_shard))

@@ -6,7 +6,7 @@ from typing import Any
 def added(one: Any, other: Any) -> Any:
     """The sum: dictionaries are added key by key, without zero sums, and lists element by element.
 
-    None is no figure at all, and of two texts the later one is taken.
+    None counts as no figure, and of two texts the later one is taken.
     """
     if one is None or other is None:
         return other if one is None else one

@@ -179,7 +179,7 @@ def _decompressed(body: bytes) -> bytes:
 
 
 def _payload_1(payload: memoryview) -> Frame | None:
-    """The same for STILLJ01."""
+    """A frame's payload in the first format, STILLJ01."""
     kind, ordinal, at = _EVENT_1.unpack_from(payload)
     if kind != Kind.ANSWERED:
         return Frame(_KINDS[kind], ordinal, at) if kind in _KINDS else None

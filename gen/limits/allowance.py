@@ -67,7 +67,7 @@ class Allowance:
             bucket = buckets[name] = self._buckets.get(name) or _new_bucket(name, rate, now=now)
             bucket.fill(min(now, self._until))
             bucket.at, bucket.rate = now, rate
-            if name == "requests":  # what a larger share had gathered is the others' now; tokens may be given back ones
+            if name == "requests":  # what a larger share saved up belongs to others now; tokens may be returned ones
                 bucket.level = min(bucket.level, bucket.most)
         self._buckets = buckets
         self.slots = lease.slots
@@ -110,7 +110,7 @@ class Allowance:
         if self.is_paused(now=now) and not in_pause:
             return self._paused_until - now
         if now >= self._until or self.in_flight >= self.slots:
-            return math.inf  # a renewal or a release will tell
+            return math.inf  # until a renewal or a release
         wait = 0.0
         for name, bucket in self._buckets.items():
             bucket.need = cost.of(name)

@@ -31,7 +31,7 @@ class Sample:
     tokens: int = 0
 
     def plus(self, new: Replies) -> "Sample":
-        """With these replies."""
+        """The counts with these replies added."""
         return Sample(
             self.since,
             self.served + new.served,

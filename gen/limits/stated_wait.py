@@ -37,7 +37,7 @@ class Asked(NamedTuple):
     server: Hashable
     """The teacher and its endpoint."""
     at: float
-    """When it was sent."""
+    """When the trial was sent."""
 
     def shows_own(self, refused: "Asked") -> bool:
         """True if serving this request shows that the refused prompt's wait is its own."""
@@ -55,9 +55,9 @@ class Trial(NamedTuple):
     """One request that is sent during an unclear wait, to see if it is refused too."""
 
     at: float
-    """When it may be sent."""
+    """When the trial may be sent."""
     lasts_s: float
-    """If it is not refused in this time, it was admitted."""
+    """A trial that is not refused in this time was admitted."""
     grant: Grant | None = None
     """The request's, once it is sent."""
 
@@ -101,7 +101,7 @@ class StatedWait:
         return 0.0 if self.whose == "own" else self.left_s(now)
 
     def trial_in_s(self, now: float) -> float:
-        """When its trial may be sent: seconds from now, infinity for never."""
+        """Seconds until the wait's trial may be sent; infinity for never."""
         if self.whose != "unclear" or self.trial is None or self.trial.grant is not None:
             return math.inf
         return max(0.0, self.trial.at - now)

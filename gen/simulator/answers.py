@@ -61,7 +61,7 @@ class Answers:
 
         Args:
             message: the user's last message.
-            prompt: the key of all messages; where the number of distinct answers is limited, they are drawn from it.
+            prompt: the key of all messages; if the number of distinct answers is limited, they are drawn from it.
             serial: the request's number.
             index: the answer's number in the request.
             max_tokens: the longest answer.

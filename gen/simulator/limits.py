@@ -54,7 +54,7 @@ class Bucket:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a request gets a 429, and when it may come again."""
+    """Why a request gets a 429, and when to retry it."""
 
     kind: str
     """`requests` or `tokens`, as in the provider's error type."""

@@ -17,9 +17,9 @@ class Stats:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     first_at_s: float | None = None
-    """When the first request came, in seconds of uptime."""
+    """Time of the first request, in seconds of uptime."""
     last_at_s: float | None = None
-    """When the last request was over."""
+    """Time at which the last request ended, in seconds of uptime."""
     by_status: Counter[str] = field(default_factory=Counter)
     faults: Counter[str] = field(default_factory=Counter)
 

@@ -15,7 +15,7 @@ class Request:
 
     method: str
     path: str
-    """Without the query."""
+    """The URL's path, without the query."""
     headers: Mapping[bytes, bytes]
     """Names in lower case; if a name comes twice, the last value."""
     body: bytes

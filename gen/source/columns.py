@@ -47,7 +47,7 @@ def names_in(values: Mapping[str, Any]) -> Iterator[str]:
 
 
 def names_of(schema: Iterable[pa.Field]) -> Iterator[str]:
-    """The same for a schema, or a struct's type."""
+    """The names in a schema, or in a struct's type."""
     for field in schema:
         yield field.name
         if pa.types.is_struct(field.type):

@@ -50,7 +50,7 @@ class SourceFile:
     url: str
     """An absolute path, or s3://bucket/key."""
     size: int
-    """In bytes."""
+    """The file's size in bytes."""
     etag: str
     """Changes with the content."""
 

@@ -20,10 +20,10 @@ from stillhouse.schemas.source import Keep, Source
 FIRST_ROWS = 100
 
 _PROMPTS = ("prompt", "question", "query", "instruction", "problem", "user_prompt", "task", "q")
-"""Text columns to ask, most likely first; these come before conversations,"""
+"""Text columns to ask, most likely first; they are preferred to conversations."""
 _CHATS = ("messages", "conversations", "conversation", "chat", "dialogue", "dialog", "prompt", "turns")
 _TEXTS = ("input", "inputs", "text", "content", "message", "body")
-"""and these after them."""
+"""Text columns to ask if there is no conversation either."""
 _CONTEXTS = ("input", "context")
 """With an `instruction`, the column with its context, as in Alpaca and Dolly; often empty."""
 _TEMPLATE = "{{{{ instruction }}}}{{% if {context} %}}\n\n{{{{ {context} }}}}{{% endif %}}"

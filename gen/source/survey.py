@@ -28,7 +28,7 @@ class Found:
     """The files below the recipe's paths."""
 
     files: list[SourceFile]
-    """In order, each once."""
+    """The files, in order, each once."""
     passed_over: tuple[str, ...]
     """The URLs of files of other kinds."""
 

@@ -39,7 +39,7 @@ class Holder(BaseModel):
     host: str = ""
     pid: int = 0
     beat: float = 0.0
-    """When this was written, in UTC seconds since 1970."""
+    """When the lock was last written, in UTC seconds since 1970."""
     ended: bool = False
 
 

@@ -61,7 +61,7 @@ class _Signer(_SigV4):  # type: ignore[misc]
     def __init__(self, keys: AwsKeys, service: str, region: str) -> None:
         super().__init__(keys, service, region)
         self._made: dict[tuple[str, str], _Second] = {}
-        """By method and URL."""
+        """What requests to a URL share, by method and URL."""
 
     def signed(self, method: str, url: str, headers: Mapping[str, str], body: bytes, *, now: float) -> dict[str, str]:
         """The given headers, plus those that sign the request."""

@@ -16,7 +16,7 @@ class AwsKeys(NamedTuple):
     token: str | None = None
 
     def get_frozen_credentials(self) -> "AwsKeys":
-        """Itself."""
+        """These keys: they never change."""
         return self
 
     def __repr__(self) -> str:

@@ -78,7 +78,7 @@ class TeacherClient:
         self._credentials = self._found = Credentials()
         self._tokens: GoogleTokens | None = None
         self._token_ends_at = self._renew_at = 0.0
-        """Of a fetched token: when it expires, and when to renew it, in UTC seconds since 1970."""
+        """When a fetched token expires, and when to renew it, in UTC seconds since 1970."""
         self._renewing = asyncio.Lock()
         self.reload_key()
 

@@ -19,7 +19,7 @@ ADVICE = "check that its terms or your authorisation cover this use; do not rewo
 
 
 def is_distillation(completion: Completion) -> bool:
-    """True for a refusal of this kind."""
+    """True if the answer is a refusal to be distilled."""
     return completion.refusal_category in CATEGORIES
 
 
@@ -35,7 +35,7 @@ class Watch:
         self._answers = self._refusals = 0
 
     def alarms(self, completion: Completion) -> bool:
-        """Count an answer; True if it is a refusal of this kind, and there are too many."""
+        """Count an answer; True if it is a refusal to be distilled, and there are too many."""
         self._answers += 1
         if not is_distillation(completion):
             return False

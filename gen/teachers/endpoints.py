@@ -30,12 +30,12 @@ class Endpoint:
 
     url: str
     host: str
-    """Its name: the host, with the path if several endpoints are on it."""
+    """The endpoint's name: the host, with the path if several endpoints are on it."""
     in_flight: int = 0
     asked: int = 0
     """Requests in total."""
     not_served: int = 0
-    """In a row."""
+    """Requests not served, in a row."""
     probe_at: float = 0.0
     """While its circuit is open: when the next probe may be sent."""
     probing: bool = False

@@ -75,7 +75,7 @@ class _Refused:
     served_lately: bool = False
     """True if others were served in the minute before its first refusal."""
     wait_until: float = float("-inf")
-    """It is not asked before this time, because a wait was stated for it."""
+    """The prompt is not asked before this time, because a wait was stated for it."""
 
 
 @dataclass(slots=True)

@@ -72,7 +72,7 @@ class Expense:
 
     @property
     def usd(self) -> float:
-        """The dollars."""
+        """The amount in dollars."""
         return self.nano_usd / NANO
 
 

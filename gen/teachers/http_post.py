@@ -39,7 +39,7 @@ class Response:
 
     @property
     def connection(self) -> Connection | None:
-        """Its connection; None once all of the reply has arrived."""
+        """The request's connection; None once all of the reply has arrived."""
         return None if self.content.is_eof() else self._connection
 
     def release(self) -> None:

@@ -79,7 +79,7 @@ class Tries:
     wasted_output: int = 0
 
     def at_next_teacher(self) -> "Tries":
-        """The same for another teacher: what counts against a sample is kept per teacher, costs add up."""
+        """What has been tried, when the next teacher is asked: failures are counted per teacher, costs add up."""
         return Tries(
             attempts=self.attempts,
             maybe_billed=self.maybe_billed,

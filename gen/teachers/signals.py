@@ -65,7 +65,7 @@ class _Refusal:
         self.codes = {*_codes(self.error, errors), *_header_codes(reply, errors)}
 
     def trouble(self) -> Trouble:
-        """What it means; the order decides if a reply says several things."""
+        """The meaning of an error reply; if it says several things, the order of the tests decides."""
         status, message = self.status, self.message
         if (money := self._money()) is not None:
             return money

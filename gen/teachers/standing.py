@@ -22,9 +22,9 @@ class Standing:
         self.has_answered = False
         """True if an answer came from it, in this run or an earlier one."""
         self.out_of_money = ""
-        """What it said when its account was found to be out of money; empty if it is not."""
+        """What the teacher said when its account was out of money; empty if it is not."""
         self._dry_since = 0.0
-        """When that was found."""
+        """When the account was found to be out of money."""
         self._give_up_after_s = give_up_after_s
         self._waits_since: float | None = None
         """When the wait for its first answer began; time that it spends loading does not count."""
@@ -53,7 +53,7 @@ class Standing:
             self._waits_since = now
 
     def ran_dry(self, reason: str, *, now: float) -> None:
-        """Its account was found to be out of money."""
+        """Record that the teacher's account is out of money."""
         self.out_of_money, self._dry_since = reason, now
         self.went_down(now=now)
 
@@ -70,7 +70,7 @@ class Standing:
         return (closed or bool(self.out_of_money)) and self.may_be_left(now=now)
 
     def went_down(self, *, now: float) -> None:
-        """It was found to be down: the first probe is due in a while."""
+        """Record that the teacher is down; the first probe is due after a while."""
         self._probe_at = now + PROBE_EVERY_S
 
     def takes_probe(self, *, now: float) -> bool:

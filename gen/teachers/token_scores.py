@@ -32,7 +32,7 @@ _END = {
     "content": re.compile(rb'\}\](?=(?:, ?"refusal": ?(?:null|\[\]))?\}(?:, ?"|\}))'),
     "part": re.compile(rb'\}\](?=, ?")'),
 }
-"""Their end; what follows distinguishes it from the end of a token's alternatives."""
+"""How the entries end; what follows distinguishes it from the end of a token's alternatives."""
 _UNUSUAL = (b"\n", b"\\ud", b"\\uD", b"\\u0000")
 """Halves of surrogate pairs, and line breaks between values."""
 
@@ -90,7 +90,7 @@ class TokenScores:
         return None if found.rows() is None else found
 
     def parsed(self) -> "TokenScores | None":
-        """The same with the entries as objects; None if they are not."""
+        """The scores with their entries parsed as objects; None if they are not objects."""
         if not isinstance(self.entries, bytes):
             return self
         try:

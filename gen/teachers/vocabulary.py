@@ -67,7 +67,7 @@ class ErrorVocabulary:
     """All headers that the journal keeps: a reply means the same to its receiver and to one who finds it in a
     journal."""
     remaining_headers: frozenset[str] = field(init=False)
-    """Those of `limits` without which there is nothing to read."""
+    """Headers of `limits` without which there is nothing to read."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "kept_headers", frozenset((*self.headers, *self.code_headers)))

@@ -47,7 +47,7 @@ class ModePlan(BaseModel):
 
 
 def modes_of(load: Workload) -> dict[Mode, ModePlan]:
-    """Both modes; empty if no teacher has a batch API."""
+    """The plan for each of the two modes; empty if no teacher has a batch API."""
     recipe = load.recipe
     if not load.samples or not any(has_batches(teacher) for teacher in recipe.answering):
         return {}
@@ -114,7 +114,7 @@ class _Batched(NamedTuple):
     share: float
     """The part of all samples that it is asked, or judges."""
     chars: float
-    """Of a request."""
+    """Characters of a request."""
 
 
 def _batched_teachers(load: Workload) -> Iterator[_Batched]:

@@ -18,7 +18,7 @@ from stillhouse.gen.checks.pool import CheckPool
 from stillhouse.gen.checks.preflight import check_references
 from stillhouse.gen.checks.slots import Slots
 from stillhouse.gen.dataset.chunk import ChunkReader
-from stillhouse.gen.dataset.damage import damage_said
+from stillhouse.gen.dataset.damage import reporting_damage
 from stillhouse.gen.dataset.first_rows import check_first_rows
 from stillhouse.gen.dataset.layout import ChunkId
 from stillhouse.gen.dataset.reader import DatasetReader
@@ -168,7 +168,7 @@ def _sampled(
     if not all(each.column in kept for each in wanted):
         check_references(recipe, check_first_rows(surveyed(recipe).files, recipe))
     for chunk, places in _places(counts, sample=sample).items():
-        with damage_said(store, chunk.data_key), open_parquet(store, chunk.data_key) as file:
+        with reporting_damage(store, chunk.data_key), open_parquet(store, chunk.data_key) as file:
             there = set(file.schema_arrow.names)
             is_kept = all(kept.get(each.column) in there for each in wanted)
             columns = [*_COLUMNS, *_TOKENS, *(kept[each.column] for each in wanted if is_kept)]
@@ -193,7 +193,7 @@ def _places(counts: Sequence[tuple[ChunkId, int]], *, sample: int) -> dict[Chunk
 
 
 def _source_rows(reader: ChunkReader, chunk: ChunkId, wanted: Sequence[Reference]) -> dict[str, Row]:
-    """By prompt key in hex: what the checks compare with, from the chunk's rows in the source."""
+    """What the checks compare with, from the chunk's rows in the source, by prompt key in hex."""
     return {
         prompt.key.hex(): {
             each.key: value for each, value in zip(wanted, prompt.references, strict=True) if value is not None
@@ -254,7 +254,7 @@ def _example(sampled: _Sampled, detail: str) -> Example:
 
 
 def render(checked: Checked) -> str:
-    """For people: plain text, in which nothing that a teacher wrote can act on a terminal."""
+    """The result as plain text, in which nothing that a teacher wrote can act on a terminal."""
     width = max(5, *(len(each.name) for each in checked.checks))
     lines = [
         f"checked {checked.sampled:,} of {checked.records:,} records of {inert(checked.dataset)}",

@@ -97,9 +97,9 @@ class Preview(_Frozen):
     """Cost and time if all teachers with a batch API were asked online, and if all were asked in batches; empty if none
     has one."""
     projection: Projection | None = None
-    """Estimate for the rest, from the answers in the dataset,"""
+    """Estimate for the rest, from the answers in the dataset; null if there is none yet."""
     no_projection: str = ""
-    """or why it can't be given yet."""
+    """Why there is no projection yet."""
     teachers: tuple[TeacherShare, ...]
     shards: int = 0
     prompts_per_shard: int
@@ -107,9 +107,9 @@ class Preview(_Frozen):
     """Null: `auto`, which the cluster's CPUs decide."""
     shards_per_worker: float | None = None
     sealed: int = 0
-    """Chunks that are already in the dataset,"""
+    """Chunks that are already in the dataset."""
     settled: int = 0
-    """and the samples in them."""
+    """Samples in the chunks that are already in the dataset."""
     warnings: tuple[str, ...] = ()
 
 

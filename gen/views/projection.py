@@ -62,9 +62,9 @@ class Projection(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     answers: int
-    """Number of answers that this is based on, including rejected ones,"""
+    """Number of answers that this is based on, including rejected ones."""
     prompts: int
-    """and the number of prompts they belong to."""
+    """Number of prompts that these answers belong to."""
     input_tokens: Range
     output_tokens: Range
     usd: Range | None

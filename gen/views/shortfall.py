@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import pyarrow.parquet as pq
 
-from stillhouse.gen.dataset.damage import damage_said
+from stillhouse.gen.dataset.damage import reporting_damage
 from stillhouse.gen.dataset.layout import ChunkId
 from stillhouse.gen.dataset.shard_meta import ShardMeta
 from stillhouse.gen.store.readable import ReadableStore
@@ -26,7 +26,7 @@ class Shortfall(NamedTuple):
     """Prompts by the outcome of their last sample that was not accepted: a `reject_reason` or the kind of a Failure,
     including `budget` and `stopped`."""
     unpaid: int
-    """Their samples that there was no money for, and that no later generation asked again."""
+    """Samples that there was no money for and that no later generation asked."""
 
 
 def shortfall_in(
@@ -41,7 +41,7 @@ def shortfall_in(
     """
     accepted: Counter[_Series] = Counter()
     last: dict[_Series, tuple[int, str]] = {}
-    """By series, its highest sample that was not accepted, and why."""
+    """The highest sample of each series that was not accepted, and why."""
     unpaid: defaultdict[_Series, set[int]] = defaultdict(set)
     for chunk, meta in shards:
         touched = set()
@@ -70,7 +70,7 @@ def _samples(
     files: dict[str, str | None] = {chunk.data_key: None}
     files |= {meta.side[kind].key: column for kind, column in _REASONS.items() if kind in meta.side}
     for key, column in files.items():
-        with damage_said(store, key), store.open(key) as file:
+        with reporting_damage(store, key), store.open(key) as file:
             table = pq.read_table(file, columns=["prompt_key", "teacher", "sample", *([column] if column else [])])
         for prompt, teacher, sample, *reason in zip(*(each.to_pylist() for each in table.columns), strict=True):
             if sample is not None:  # otherwise a duplicate prompt, or a bad row

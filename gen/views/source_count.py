@@ -12,9 +12,9 @@ from stillhouse.schemas.recipe import Recipe
 from stillhouse.schemas.tool_call import ToolMessage
 
 EXAMPLES = 3
-"""Number of prompts shown as they would be asked,"""
+"""Number of prompts shown as they would be asked."""
 EXAMPLE_CHARS = 1000
-"""with at most this many characters per message."""
+"""Maximum length of a message in them."""
 BAD_ROWS = 5
 """Number of bad rows that are named."""
 

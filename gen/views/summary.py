@@ -48,7 +48,7 @@ class Summary(BaseModel):
     short: int = 0
     """Prompts with fewer than `accept` accepted answers for which no more answers are requested now."""
     short_by_reason: dict[str, int] = {}
-    """These prompts by the outcome of their last sample that was not accepted: a `reject_reason` or a kind of
+    """Short prompts by the outcome of their last sample that was not accepted: a `reject_reason` or a kind of
     Failure."""
     remaining: int | None = None
     """Samples that are not in a shard yet."""
@@ -101,7 +101,7 @@ class Summary(BaseModel):
     accept: int = 0
     """Accepted answers wanted per prompt; 0 if all samples are asked."""
     at_most: int = 0
-    """With `accept`, the maximum number of answers asked for a prompt."""
+    """Maximum number of answers asked for a prompt, under `accept`."""
     prompts_by_accepted: dict[int, int] = {}
     """Prompts by how many of their answers were accepted."""
     checks: CountsByCheck = {}
@@ -114,7 +114,7 @@ class Summary(BaseModel):
         return self.model_dump_json()
 
     def as_text(self) -> str:
-        """For people."""
+        """The summary as text."""
         return render(self)
 
     @property

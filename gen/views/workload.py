@@ -72,12 +72,12 @@ class Workload:
     chars_per_prompt: float
 
     def of(self, recipe: Recipe) -> "Workload":
-        """The same samples of another recipe."""
+        """This workload's samples under another recipe."""
         return replace(self, recipe=recipe)
 
     @property
     def input_tokens(self) -> int:
-        """By `CHARS_PER_TOKEN`."""
+        """Estimated input tokens, by `CHARS_PER_TOKEN`."""
         return math.ceil(self.chars_per_prompt * self.samples / CHARS_PER_TOKEN)
 
     @property
@@ -96,7 +96,7 @@ class Workload:
         return self._usd_for(teacher, asked.price)
 
     def usd_if_answered(self) -> float | None:
-        """The same where batches answer everything that they are asked (`mode: batch-then-online`)."""
+        """Cost if batches answer everything that they are asked (`mode: batch-then-online`)."""
         return self._combined([self._usd_if_answered(teacher) for teacher in self.recipe.answering])
 
     def _usd_if_answered(self, teacher: Teacher) -> float | None:
@@ -184,9 +184,9 @@ class Need:
     input: float
     """Tokens, like the following fields except the last two."""
     output: float | None
-    """None: not known."""
+    """Output tokens; None if not known."""
     busy_s: float | None = None
-    """The latencies of all answers, added up; None: unknown."""
+    """Sum of the latencies of all answers; None if unknown."""
     in_flight: int | None = None
     """The most requests in flight that the teacher was seen to sustain."""
 

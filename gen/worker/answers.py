@@ -15,7 +15,7 @@ REMEMBERED_BYTES = 4 * 2**20
 
 
 class Answers:
-    """By ordinal."""
+    """The answers to a chunk's samples, by ordinal."""
 
     def __init__(self, samples: ChunkSamples, journal: JournalFile) -> None:
         self.places: list[Place | None] = [None] * len(samples)

@@ -168,7 +168,7 @@ class Asker:
         return self._judges is None or self._judges.waits_for_room(held)
 
     def reserved(self, held: LeasedChunk) -> Expense | None:
-        """What its open batches may cost, under a budget; None if that is not known yet."""
+        """What the chunk's open batches may cost, under a budget; None if that is not known yet."""
         if self._all_batch_lanes and held.open.left and not held.was_taken:
             return None
         parts = [lane.reserved(held) for lane in self._all_batch_lanes]

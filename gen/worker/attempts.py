@@ -13,7 +13,7 @@ _ONCE = Tries(attempts=1)
 
 
 class Attempts:
-    """By ordinal."""
+    """Attempts at a chunk's samples, by ordinal."""
 
     def __init__(self, count: int, *, asked: Iterable[int] = ()) -> None:
         """`asked`: samples that another chunk has asked."""
@@ -22,7 +22,7 @@ class Attempts:
         for ordinal in asked:
             self._once[ordinal] = 1
         self._tries: dict[int, Tries] = {}
-        """The entries."""
+        """Entries of samples with more to remember than one attempt."""
 
     def of(self, ordinal: int) -> Tries:
         """What has been tried; must not be changed."""

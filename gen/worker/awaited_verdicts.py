@@ -11,7 +11,7 @@ from stillhouse.gen.worker.verdict_frames import Judged, read_verdict, text_hash
 
 
 class AwaitedVerdicts:
-    """By ordinal."""
+    """Verdicts on a chunk's answers, by ordinal."""
 
     def __init__(self, checks: Sequence[str]) -> None:
         """`checks`: their names, in the recipe's order."""
@@ -21,7 +21,7 @@ class AwaitedVerdicts:
         self._awaited: dict[int, bytes] = {}
         """Answers to judge, each with its text's hash."""
         self._fresh: dict[int, None] = {}
-        """Those of them that nobody has taken yet."""
+        """Answers awaiting verdicts that no checker has taken yet."""
         self._known: dict[tuple[int, bytes], dict[int, Verdict]] = {}
         """Verdicts from journals, by (ordinal, hash of the text) and stage."""
 

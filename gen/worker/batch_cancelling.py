@@ -55,7 +55,7 @@ async def cancel_batches(recipe: Recipe, store: Store, *, transport: Transport, 
 
 
 async def _cancelled(known: KnownIntent, client: TeacherClient, api: BatchApi, *, mark: str) -> bool:
-    """False if it is unknown which batch belongs to the intent. `mark`: the account's."""
+    """Cancel the intent's batch; False if it is unknown which one that is. `mark`: the account's."""
     where = created_elsewhere(known.stored, urls=client.teacher.urls, mark=mark)
     at = client.access(client.endpoint_for(known.stored.url))
     try:

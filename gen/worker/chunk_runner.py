@@ -4,14 +4,13 @@ import asyncio
 from collections.abc import Mapping
 from typing import Literal
 
-from stillhouse.gen.coordination.messages import Queue, Unreachable
+from stillhouse.gen.coordination.messages import Unreachable
 from stillhouse.gen.dataset.layout import ChunkId
 from stillhouse.gen.dataset.shard_meta import ShardCounts
 from stillhouse.gen.teachers.retry import GiveUp
 from stillhouse.gen.worker.gauges import Gauges
 from stillhouse.gen.worker.lease_requests import LeaseRequests
 from stillhouse.gen.worker.leased_chunk import LeasedChunk
-from stillhouse.gen.worker.leased_chunks import LeasedChunks
 from stillhouse.gen.worker.parking import Parking
 from stillhouse.gen.worker.parts import Parts
 
@@ -26,24 +25,19 @@ class ChunkRunner:
 
     def __init__(
         self,
-        worker: str,
         parts: Parts,
         *,
-        chunks: LeasedChunks,
         chunk_samples: int,
-        queue: Queue,
         leases: LeaseRequests,
         gauges: Gauges,
         parking: Parking,
     ) -> None:
         """`chunk_samples`: number of samples in a full chunk; all other arguments are the worker's."""
-        self._worker = worker
+        self._worker, self._queue, self._chunks = parts.name, parts.queue, parts.chunks
         self._tasks, self._hands, self._asker, self._checker = parts.tasks, parts.hands, parts.asker, parts.checker
         self._purse, self._gate, self._judges = parts.purse, parts.gate, parts.judges
         self._settlements, self._suspicion, self._voting = parts.settlements, parts.suspicion, parts.voting
         self._counters = parts.counters
-        self._chunks = chunks
-        self._queue = queue
         self._leases = leases
         self._gauges = gauges
         self._parking = parking

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from stillhouse.gen.dataset.chunk import Chunk
-from stillhouse.gen.dataset.damage import damage_said
+from stillhouse.gen.dataset.damage import reporting_damage
 from stillhouse.gen.dataset.layout import ChunkId
 from stillhouse.gen.dataset.series import SeriesKey
 from stillhouse.gen.dataset.shard_meta import read_meta
@@ -46,7 +46,7 @@ class Kept:
     """The accepted answers of one series in earlier shards."""
 
     ids: dict[bytes, str] = field(default_factory=dict)
-    """By fingerprint, the record id of each answer; including answers that were not selected."""
+    """Record ids of the answers, also of those not selected, by fingerprint."""
     count: int = 0
     """Records."""
     text: str = ""
@@ -93,7 +93,7 @@ def _rows(
     wanted = pa.array(sorted(keys), pa.string())
     found = []
     for key in files:
-        with damage_said(store, key), store.open(key) as opened:
+        with reporting_damage(store, key), store.open(key) as opened:
             file = pq.ParquetFile(opened)
             names = [name for name in _COLUMNS if name in file.schema_arrow.names]
             for batch in file.iter_batches(_BATCH_ROWS, columns=names):

@@ -3,20 +3,18 @@
 import asyncio
 import contextlib
 
-from stillhouse.gen.clock import Clock
 from stillhouse.gen.coordination.leases import RENEW_S, TERM_S, Grant
-from stillhouse.gen.coordination.messages import NoMore, Queue, Unreachable, Wait
+from stillhouse.gen.coordination.messages import NoMore, Unreachable, Wait
 from stillhouse.gen.dataset.layout import ChunkId
 from stillhouse.gen.errors import StillhouseError
 from stillhouse.gen.worker.chunk_runner import ChunkRunner
 from stillhouse.gen.worker.lease_requests import LeaseRequests
-from stillhouse.gen.worker.leased_chunks import LeasedChunks
 from stillhouse.gen.worker.parts import Parts
 
 HELD_BYTES = 256 * 2**20
 """Under `ask.accept`: no further chunk is leased while the held chunks take this much memory."""
 BATCHED_BYTES = 16 * 2**20
-"""The same where all teachers are asked in batches: a chunk is held only while its batch is created or collected, so
+"""The limit if all teachers are asked in batches: a chunk is held only while its batch is created or collected, so
 two large ones are enough."""
 
 
@@ -25,37 +23,26 @@ class Feeder:
 
     def __init__(
         self,
-        worker: str,
         parts: Parts,
         *,
-        chunks: LeasedChunks,
         chunk_samples: int,
         in_rounds: bool,
-        queue: Queue,
         leases: LeaseRequests,
         runner: ChunkRunner,
-        clock: Clock,
     ) -> None:
         """Args:
-        worker: the worker's name.
         parts: the worker's.
-        chunks: the worker's.
         chunk_samples: number of samples in a full chunk.
         in_rounds: True under `ask.accept`.
-        queue: takes back a chunk that can't be opened.
         leases: asks the queue for chunks.
         runner: runs the opened chunks.
-        clock: the worker's.
         """
-        self._worker = worker
+        self._worker, self._queue, self._chunks, self._clock = parts.name, parts.queue, parts.chunks, parts.clock
         self._tasks, self._hands, self._asker, self._purse = parts.tasks, parts.hands, parts.asker, parts.purse
-        self._chunks = chunks
         self._chunk_samples = chunk_samples
         self._in_rounds = in_rounds
-        self._queue = queue
         self._leases = leases
         self._runner = runner
-        self._clock = clock
 
     async def run(self) -> None:
         """Open chunks until there are no more, and all of them are sealed or given back; or until the worker stops."""

@@ -30,11 +30,11 @@ class Case:
 
 @dataclass(slots=True)
 class Gathering:
-    """One chunk's."""
+    """The answers of one chunk that are gathered for a batch."""
 
     held: LeasedChunk
     waiting: dict[int, Case] = field(default_factory=dict)
-    """By ordinal: answers that no judge was asked about yet."""
+    """Answers that no judge was asked about yet, by ordinal."""
     asked: int = 0
     """Answers whose verdict is awaited from a judge in batch mode."""
     is_asking: bool = False

@@ -3,7 +3,6 @@
 from stillhouse.gen.coordination.counters import Counters
 from stillhouse.gen.dataset.budget import Opened
 from stillhouse.gen.worker.leased_chunk import LeasedChunk
-from stillhouse.gen.worker.leased_chunks import LeasedChunks
 from stillhouse.gen.worker.parts import Parts
 from stillhouse.gen.worker.shares import Shares
 
@@ -11,11 +10,11 @@ from stillhouse.gen.worker.shares import Shares
 class Gauges:
     """The present state of one worker, as counters."""
 
-    def __init__(self, parts: Parts, *, chunks: LeasedChunks, shares: Shares) -> None:
+    def __init__(self, parts: Parts, *, shares: Shares) -> None:
         """All arguments are the worker's."""
         self._counters, self._tasks, self._clients = parts.counters, parts.tasks, parts.all_clients
         self._asker, self._purse, self._fence = parts.asker, parts.purse, parts.fence
-        self._chunks = chunks
+        self._chunks = parts.chunks
         self._shares = shares
 
     def read(self, *, ended: bool = False, shipped: bool = False) -> Counters:

@@ -27,7 +27,7 @@ STOP_AFTER_ALIKE = 50
 
 _REFUSALS = ("refused", "content_filter", "duplicate_answer")
 _CHANGES = ("bad_request", "malformed", "ambiguous")
-"""Reasons of such Failures: other models, expired logins, gateways that cut answers off."""
+"""Reasons of Failures after such a change: another model, an expired login, a gateway that cuts answers off."""
 _OF_PROMPT = ("too_long", "poison")
 """Reasons that lie in a chunk's prompts."""
 

@@ -1,4 +1,4 @@
-"""A hearing: what one judge is asked about a chunk's answers, and what it replies. A fold over its frames, like
+"""A hearing: which of a chunk's answers one judge still has to judge, and its verdicts. A fold over its frames, like
 `ChunkState`.
 
 Its frames have the check's `stage`. SENT holds the key of the question, so a reply in a journal stays valid as long as
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeAlias
 
 from stillhouse.gen.checks.base import CheckResult, Unchecked, Verdict
-from stillhouse.gen.checks.judge import MAX_NONSENSE, Judged
+from stillhouse.gen.checks.judge import MAX_NONSENSE
 from stillhouse.gen.journal.file import JournalFile
 from stillhouse.gen.journal.frames import Frame, Kind
 from stillhouse.gen.source.conversation import NoPrompt
@@ -22,7 +22,7 @@ from stillhouse.gen.teachers.transport import Reply
 from stillhouse.gen.worker.chunk_samples import ChunkSamples
 from stillhouse.gen.worker.chunk_state import ChunkState
 from stillhouse.gen.worker.judge_of import JudgeOf
-from stillhouse.gen.worker.references import row_of
+from stillhouse.gen.worker.questions import Questions
 from stillhouse.gen.worker.replies import (
     Journalled,
     Received,
@@ -34,15 +34,12 @@ from stillhouse.schemas.completion import Completion
 from stillhouse.schemas.prompt import Prompt
 
 _HEAD_CHARS = 80
-_MAX_QUESTION_CHARS = 2**20
-"""Text of the questions kept until they are asked, so that their templates need not be rendered again; more would hold
-a whole chunk in memory."""
 _ENDS = (Kind.ANSWERED, Kind.LOST, Kind.NOT_SENT, Kind.DIED, Kind.CUT, Kind.SENT)
 """The most informative frames of an attempt come first."""
 
 Done: TypeAlias = Callable[[Verdict], None]
 Key: TypeAlias = tuple[bytes, bytes]
-"""Those of the prompt and of the question."""
+"""The keys of the prompt and of the question."""
 
 
 class Hearing:
@@ -53,14 +50,12 @@ class Hearing:
         self._samples = samples
         self._state = state
         self._journal = journal
-        names = [each.teacher.name for each in samples.teachers]
-        self._rival = None if judge.rival_teacher is None else names.index(judge.rival_teacher)
-        """The position of the teacher whose answers others are compared with."""
+        self._questions = Questions(judge, samples, state, journal)
         self._tries: dict[int, Tries] = {}
         self._known: dict[Key, CheckResult] = {}
         """Verdicts by the keys of the prompt and of the question."""
         self._unchecked: dict[Key, Unchecked] = {}
-        """The same for questions that a batch's results settled without a verdict before they were asked here."""
+        """Questions that a batch's results settled without a verdict before they were asked here, by the same keys."""
         self._heard: set[int] = set()
         """Answers whose verdict is known, or was given up on, and that were not asked about again since."""
         self._read_before: set[tuple[int, float]] = set()
@@ -68,12 +63,9 @@ class Hearing:
         self._waiting: dict[int, list[Done]] = {}
         """Answers whose verdict is being asked for."""
         self._keys: dict[int, Key] = {}
-        """For these answers, see `_known`."""
+        """Keys of the questions being asked, by ordinal of the answer."""
         self._asking: dict[Key, int] = {}
-        """By key: the answer for which the judge is asked."""
-        self._questions: dict[int, Prompt] = {}
-        """The questions being asked, and the first of those that wait to be asked."""
-        self._question_chars = 0
+        """The answer for which the judge is asked, by key of the question."""
         self._replied: dict[int, Verdict] = {}
         """The contents of replies, between `read` and `answered`."""
         self._in_flight: set[int] = set()
@@ -81,27 +73,16 @@ class Hearing:
 
     # --- what to judge
 
-    def _rival_of(self, ordinal: int) -> int | None:
-        """The sample of the teacher that this answer is compared with; its own number if it is that answer."""
-        if self._rival is None:
-            return None
-        number, sample = divmod(ordinal, self._samples.per_series)
-        first = number - number % self._samples.chunk.series.per_prompt
-        return (first + self._rival) * self._samples.per_series + sample
-
     def awaited_by(self, ordinal: int) -> int | None:
         """The sample with whose answer it will be compared, while that answer is still missing; else None."""
-        rival = self._rival_of(ordinal)
-        if rival in (None, ordinal) or self._closing is not None:
-            return None
-        return None if self._state.is_settled(rival) else rival
+        return None if self._closing is not None else self._questions.awaited_by(ordinal)
 
     def ask(self, ordinal: int, done: Done) -> bool:
         """Have the answer judged; True if its judge must be asked now, and False if `done` has or will have the
         verdict.
         """
         try:
-            question = self._question(ordinal)
+            question = self._questions.find(ordinal)
         except NoPrompt as error:
             done(Unchecked(str(error)))
             return False
@@ -121,8 +102,8 @@ class Hearing:
             return False
         self._heard.discard(ordinal)
         self._waiting[ordinal], self._keys[ordinal], self._asking[key] = [done], key, ordinal
-        if self._question_chars < _MAX_QUESTION_CHARS:
-            self._remember(ordinal, question)
+        if self._questions.has_room:
+            self._questions.keep(ordinal, question)
         return True
 
     def is_new(self, ordinal: int) -> bool:
@@ -135,54 +116,13 @@ class Hearing:
         for ordinal in [each for each in self._waiting if each not in self._in_flight]:
             self._settle(ordinal, Unchecked(reason.message))
 
-    def _record_id(self, ordinal: int) -> str:
-        if (question := self._questions.get(ordinal)) is not None:
-            return question.id
-        ids = self._state.teacher(ordinal).ids
-        return ids.of(self._samples.prompt(ordinal).key, ordinal % self._samples.per_series)
-
-    def _question(self, ordinal: int) -> Prompt | None:
-        """What the judge is asked about the answer; None if there is nothing to ask. Raises NoPrompt."""
-        prompt, rival = self._samples.prompt(ordinal), None
-        row = row_of(self.judge.references, prompt)
-        if self.judge.rival_column is not None:
-            rival = str(row.get(self.judge.rival_column, ""))
-            if not rival:
-                raise NoPrompt(f"column {self.judge.rival_column!r} has nothing to compare the answer with")
-        elif (other := self._rival_of(ordinal)) is not None:
-            if other == ordinal:
-                return None
-            if (rival := self._answer_at(other)) is None:
-                raise NoPrompt(f"{self.judge.rival_teacher} gave no answer to compare it with")
-        asked = next((message[1] for message in reversed(prompt.messages) if message[0] == "user"), "")
-        answer = self._state.answers.completion(ordinal).text or ""
-        return self.judge.rubric.question(Judged(self._record_id(ordinal), asked, row, answer, rival))
-
-    def _answer_at(self, ordinal: int) -> str | None:
-        place = self._state.answers.places[ordinal]
-        if place is None or not self._state.is_settled(ordinal):
-            return None
-        outcome = self._state.answers.outcome(ordinal, self._journal.read(*place))
-        return outcome.text if isinstance(outcome, Completion) else None
-
     # --- called by its lane, see `gen.worker.lanes.base.Attempts`
 
     def prompt(self, ordinal: int) -> Prompt:
         """See `Attempts`."""
-        if (question := self._questions.get(ordinal)) is None:
-            found = self._question(ordinal)
-            assert found is not None, f"{self._samples.chunk.id}: sample {ordinal} is judged without a question"
-            question = found
-            self._remember(ordinal, question)
+        question = self._questions.of(ordinal)
+        self._questions.keep(ordinal, question)
         return question
-
-    def _remember(self, ordinal: int, question: Prompt) -> None:
-        self._questions[ordinal] = question
-        self._question_chars += question.chars
-
-    def _forget(self, ordinal: int) -> None:
-        if (question := self._questions.pop(ordinal, None)) is not None:
-            self._question_chars -= question.chars
 
     def refused_by(self, ordinal: int) -> Sequence[str]:
         """See `Attempts`."""
@@ -247,7 +187,7 @@ class Hearing:
         outcome = self.judge.interpreter.read(Reply(frame.status, dict(frame.headers), frame.body, frame.latency_s))
         if not isinstance(outcome, Completion):
             return outcome, None
-        if (verdict := self.judge.rubric.read(outcome, record_id=self._record_id(frame.ordinal))) is not None:
+        if (verdict := self.judge.rubric.read(outcome, record_id=self._questions.record_id(frame.ordinal))) is not None:
             return outcome, verdict
         said = " ".join((outcome.text or "").split())[:_HEAD_CHARS]
         words = f"expected a verdict as JSON, got {said!r} (finish_reason {outcome.finish_reason})"
@@ -283,7 +223,7 @@ class Hearing:
         self._state.spending.add_check(found, is_priced=judge.teacher.price is not None)
 
     def _settle(self, ordinal: int, verdict: Verdict) -> None:
-        """The judge has said this of the answer, or is not asked again."""
+        """Take the judge's verdict on the answer, or the reason why it is not asked again."""
         key = self._key_of(ordinal)
         self._heard.add(ordinal)
         if key is None:
@@ -295,7 +235,7 @@ class Hearing:
                 self._unchecked[key] = verdict
             return
         self._heard.add(asked_for)
-        self._forget(asked_for)
+        self._questions.forget(asked_for)
         del self._keys[asked_for]
         for done in self._waiting.pop(asked_for):
             done(verdict)
@@ -307,7 +247,7 @@ class Hearing:
         if not self._state.verdicts.is_awaited(ordinal):
             return None
         try:
-            question = self._question(ordinal)
+            question = self._questions.find(ordinal)
         except NoPrompt:
             return None
         return None if question is None else (self._samples.prompt(ordinal).key, question.key)
@@ -316,14 +256,13 @@ class Hearing:
 
     def entry(self, ordinal: int) -> tuple[Request, str]:
         """See `BatchAttempts`; the mark is that of the question."""
-        question = self._questions.get(ordinal) or self._question(ordinal)
-        assert question is not None, f"{self._samples.chunk.id}: sample {ordinal} is judged without a question"
+        question = self._questions.of(ordinal)
         return Request(question.messages, 0), _mark_of(question.key)
 
     def billed(self, ordinal: int) -> Prompt:
         """See `BatchAttempts`."""
         try:
-            question = self._questions.get(ordinal) or self._question(ordinal)
+            question = self._questions.find(ordinal)
         except (NoPrompt, AssertionError):  # recovered, and its answer is read differently now
             question = None
         return self._samples.prompt(ordinal) if question is None else question

@@ -123,11 +123,11 @@ class Judges:
         """One lane for each check that asks a judge."""
         self._lanes: dict[int, Lane[HeldHearing]] = {}
         self.batch_lanes: dict[int, BatchLane] = {}
-        """Those of judges in batch mode, by stage."""
+        """Lanes of judges in batch mode, by stage."""
         self._gatherings: dict[int, Gathering] = {}
-        """By `id` of the chunk."""
+        """Cases gathered for batches, by `id` of the chunk."""
         self._waiting: defaultdict[ChunkId, defaultdict[int, list[Case]]] = defaultdict(lambda: defaultdict(list))
-        """By chunk and sample: cases whose answer is compared with that sample's answer, which has not come yet."""
+        """Cases whose answer is compared with one that has not come yet, by chunk and sample of that one."""
 
     def begin(
         self, gate: Gate, *, counters: Counters, clock: Clock, store: Store, keep_going: bool

@@ -6,12 +6,10 @@ The answer says which leases are lost, how much money is granted, and whether to
 import asyncio
 import contextlib
 
-from stillhouse.gen.clock import Clock
 from stillhouse.gen.coordination.leases import RENEW_S
-from stillhouse.gen.coordination.messages import Queue, Renewal, Unreachable
+from stillhouse.gen.coordination.messages import Renewal, Unreachable
 from stillhouse.gen.worker.chunk_runner import ChunkRunner
 from stillhouse.gen.worker.gauges import Gauges
-from stillhouse.gen.worker.leased_chunks import LeasedChunks
 from stillhouse.gen.worker.parking import Parking
 from stillhouse.gen.worker.parts import Parts
 from stillhouse.gen.worker.sweeping import Sweeping
@@ -25,28 +23,21 @@ class LeaseRenewal:
 
     def __init__(
         self,
-        worker: str,
         parts: Parts,
         *,
-        chunks: LeasedChunks,
-        queue: Queue,
         gauges: Gauges,
         runner: ChunkRunner,
         parking: Parking,
         sweeping: Sweeping,
-        clock: Clock,
     ) -> None:
         """All arguments are the worker's."""
-        self._worker = worker
+        self._worker, self._queue, self._chunks, self._clock = parts.name, parts.queue, parts.chunks, parts.clock
         self._tasks, self._fence, self._purse, self._asker = parts.tasks, parts.fence, parts.purse, parts.asker
         self._clients = parts.all_clients
-        self._chunks = chunks
-        self._queue = queue
         self._gauges = gauges
         self._runner = runner
         self._parking = parking
         self._sweeping = sweeping
-        self._clock = clock
 
     async def run(self) -> None:
         """Renew over and over."""

@@ -2,23 +2,19 @@
 
 import math
 
-from stillhouse.gen.clock import Clock
 from stillhouse.gen.coordination.leases import Grant
-from stillhouse.gen.coordination.messages import NoMore, Queue, Unreachable, Wait
+from stillhouse.gen.coordination.messages import NoMore, Unreachable, Wait
+from stillhouse.gen.worker.parts import Parts
 from stillhouse.gen.worker.shares import Shares
-from stillhouse.gen.worker.tasks import Tasks
 
 
 class LeaseRequests:
     """Asks for one worker's chunks."""
 
-    def __init__(self, worker: str, tasks: Tasks, *, queue: Queue, shares: Shares, clock: Clock) -> None:
+    def __init__(self, parts: Parts, *, shares: Shares) -> None:
         """`shares`: of a worker that gets no chunk, they pass on sooner."""
-        self._worker = worker
-        self._tasks = tasks
-        self._queue = queue
+        self._worker, self._tasks, self._queue, self._clock = parts.name, parts.tasks, parts.queue, parts.clock
         self._shares = shares
-        self._clock = clock
         self._next_at = -math.inf
         """When the queue may be asked again; a lane that runs dry may call for a chunk with each sample."""
 

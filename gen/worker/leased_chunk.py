@@ -207,7 +207,7 @@ class Hands:
         return LeasedChunk(opened, shipper, shipped_at, prompt_bytes, frozenset(found.whole))
 
     def earlier(self, chunk: Chunk) -> Mapping[SeriesKey, Kept]:
-        """By series, the accepted answers in earlier shards, if they matter for the chunk.
+        """Accepted answers in earlier shards, by series, if they matter for the chunk.
 
         Raises:
             DatasetError: an earlier shard is missing or damaged.

@@ -7,53 +7,23 @@ import asyncio
 import contextlib
 from collections.abc import Sequence
 
-from stillhouse.gen.coordination.messages import Queue, Unreachable
+from stillhouse.gen.coordination.messages import Unreachable
 from stillhouse.gen.coordination.parking import Look
 from stillhouse.gen.dataset.layout import ChunkId
 from stillhouse.gen.dataset.parked_chunks import OpenBatch, Parked
-from stillhouse.gen.worker.asker import Asker
 from stillhouse.gen.worker.gauges import Gauges
 from stillhouse.gen.worker.lease_requests import LeaseRequests
-from stillhouse.gen.worker.leased_chunk import Hands, LeasedChunk
-from stillhouse.gen.worker.leased_chunks import LeasedChunks
-from stillhouse.gen.worker.purse import Purse
-from stillhouse.gen.worker.tasks import Tasks
+from stillhouse.gen.worker.leased_chunk import LeasedChunk
+from stillhouse.gen.worker.parts import Parts
 
 
 class Parking:
     """Parks one worker's chunks, and looks at parked chunks of any worker."""
 
-    def __init__(
-        self,
-        name: str,
-        tasks: Tasks,
-        *,
-        queue: Queue,
-        hands: Hands,
-        asker: Asker,
-        purse: Purse,
-        chunks: LeasedChunks,
-        gauges: Gauges,
-        leases: LeaseRequests,
-    ) -> None:
-        """Args:
-        name: the worker's.
-        tasks: the worker's.
-        queue: takes parked chunks back.
-        hands: ships a chunk's journal.
-        asker: knows the batches.
-        purse: holds the money of their requests.
-        chunks: the worker's; a chunk is no longer held once it is parked.
-        gauges: the worker's.
-        leases: asked again when there may be a chunk to lease.
-        """
-        self._name = name
-        self._tasks = tasks
-        self._queue = queue
-        self._hands = hands
-        self._asker = asker
-        self._purse = purse
-        self._chunks = chunks
+    def __init__(self, parts: Parts, *, gauges: Gauges, leases: LeaseRequests) -> None:
+        """`leases`: asked again when there may be a chunk to lease; all arguments are the worker's."""
+        self._name, self._queue, self._chunks = parts.name, parts.queue, parts.chunks
+        self._tasks, self._hands, self._asker, self._purse = parts.tasks, parts.hands, parts.asker, parts.purse
         self._gauges = gauges
         self._leases = leases
         self._looks: set[asyncio.Task[None]] = set()

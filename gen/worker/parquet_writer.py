@@ -12,9 +12,9 @@ from stillhouse.gen.errors import StoreAway
 from stillhouse.gen.worker.columns import columns
 
 ROW_GROUP_BYTES = 32 * 2**20
-"""Rows are written out when their texts have this total size,"""
+"""Rows are written out once their texts have this total size."""
 ROW_GROUP_ROWS = 10_000
-"""or when there are this many."""
+"""Rows are written out once there are this many."""
 COLUMN_ROWS = 1_000
 """Rows become columns when there are this many, because as Python objects they take several times the memory."""
 

@@ -1,6 +1,6 @@
 """Creates the parts of a worker that its recipe needs, and connects them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
@@ -9,6 +9,7 @@ from stillhouse.gen.checks.pool import CheckPool
 from stillhouse.gen.checks.slots import Slots
 from stillhouse.gen.clock import Clock
 from stillhouse.gen.coordination.counters import Counters
+from stillhouse.gen.coordination.messages import LimitLedger, Queue
 from stillhouse.gen.store.base import Store
 from stillhouse.gen.teachers.account import Account
 from stillhouse.gen.teachers.assigner import ONLINE, Assigner
@@ -27,6 +28,7 @@ from stillhouse.gen.worker.judge_of import judges_of
 from stillhouse.gen.worker.judges import Judges, LetPass
 from stillhouse.gen.worker.lanes.base import Gate
 from stillhouse.gen.worker.leased_chunk import Hands
+from stillhouse.gen.worker.leased_chunks import LeasedChunks
 from stillhouse.gen.worker.purse import Purse
 from stillhouse.gen.worker.settlement_counter import SettlementCounter
 from stillhouse.gen.worker.suspicion import Suspicion
@@ -41,6 +43,12 @@ from stillhouse.schemas.teacher import Teacher
 class Parts:
     """Each part knows those above it, and none below."""
 
+    name: str
+    """The worker's name."""
+    queue: Queue
+    ledgers: Mapping[str, LimitLedger]
+    clock: Clock
+    chunks: LeasedChunks
     counters: Counters
     tasks: Tasks
     fence: Fence
@@ -72,7 +80,8 @@ class Parts:
         recipe: Recipe,
         *,
         store: Store,
-        accounts: Iterable[str],
+        queue: Queue,
+        ledgers: Mapping[str, LimitLedger],
         transport: Transport,
         judging: Judging | None,
         clock: Clock,
@@ -82,7 +91,7 @@ class Parts:
         fence = Fence(clock, ship_every_s=recipe.run.ship_every_s)
         purse = Purse(None if recipe.budget is None else limits_of(recipe.budget), clock=clock)
         gate = Gate(tasks, fence, purse)
-        by_key = {key: Account(clock) for key in accounts}
+        by_key = {key: Account(clock) for key in ledgers}
         clients = _clients(recipe, by_key, transport=transport, clock=clock)
         asked = judges_of(recipe)
         judges = Judges(tasks, asked, accounts=by_key, transport=transport, clock=clock) if asked else None
@@ -120,8 +129,8 @@ class Parts:
         if judging is not None and recipe.equality:
             voting = Voting(tasks, hands, judging, recipe.equality)
         return cls(
-            counters, tasks, fence, purse, gate, by_key, clients, judges, hands, suspicion, chain, settlements, asker,
-            judging, checker, voting,
+            name, queue, ledgers, clock, LeasedChunks(), counters, tasks, fence, purse, gate, by_key, clients, judges,
+            hands, suspicion, chain, settlements, asker, judging, checker, voting,
         )  # fmt: skip
 
 

@@ -16,7 +16,7 @@ class PromptChoice:
         seen: by fingerprint, the record ids of the answers that earlier shards hold. Under `ask.accept` with a
             selection also those of this chunk: of equal ones, the id of the one that is kept or else of the first.
         equal_once: True if equal answers are kept once.
-        need: accepted answers that the prompt lacks, under `ask.accept`; None where all samples are asked.
+        need: accepted answers that the prompt lacks, under `ask.accept`; None if all samples are asked.
         selected: the recipe's choice; None if it makes none.
         """
         self._seen = dict(seen)

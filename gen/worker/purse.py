@@ -26,7 +26,7 @@ class _Turn:
 
     worst: Sequence[Expense]
     taken: "asyncio.Future[int]"
-    """For how many of them there was money."""
+    """Number of requests that there was money for."""
 
 
 @dataclass(slots=True, eq=False)
@@ -56,9 +56,9 @@ class Purse:
         self._clock = clock
         self._granted = self._returned = self._spent = self._in_flight = NOTHING
         self._moved = NOTHING
-        """Put aside for batches, less what came back, as reported."""
+        """Money set aside for batches, less what came back, as reported."""
         self._batches: dict[ChunkId, _Batches] = {}
-        """Of the chunks in hand."""
+        """Money set aside for batches, by chunk in hand."""
         self._counted = NOTHING
         """The part of `_spent` in limited measures."""
         self._waiting: deque[_Turn] = deque()
@@ -85,7 +85,7 @@ class Purse:
     async def reserve_some(self, worst: Sequence[Expense]) -> int:
         """Wait for the money that the first of these requests may cost, and take it out for as many as there is money.
 
-        Returns for how many; 0: there is no more. Only where it is limited.
+        Returns their number; 0 if there is no more money. Call it only if the budget is limited.
         """
         if self._is_closed:
             return 0
@@ -123,14 +123,14 @@ class Purse:
         self.settle(worst, NOTHING)
 
     def batch_begins(self, chunk: ChunkId, worst: Expense) -> None:
-        """What was taken out for this batch is put aside, to be settled by whoever collects it."""
+        """Set aside what was taken out for the batch, to be settled by whoever collects it."""
         if self.is_limited:
             worst = worst.within(self._limits)
             self._in_flight -= worst
             self._of(chunk).begun += worst
 
     def batch_ended(self, chunk: ChunkId, worst: Expense) -> None:
-        """All results of the batch are settled: what was put aside for it can be spent once that is reported."""
+        """All results of the batch are settled: what was set aside for it can be spent once that is reported."""
         if self.is_limited:
             self._of(chunk).ended += worst.within(self._limits)
 

@@ -16,7 +16,7 @@ from stillhouse.gen.worker.decision_frames import read_decided
 from stillhouse.gen.worker.hearing import Hearing
 
 _UNKNOWN = Frame(Kind.CUT, 0, 0.0)
-"""In place of an attempt's frame: nothing is known of it."""
+"""Stands for the frame of an attempt of which nothing is known."""
 
 
 class Recovery:
@@ -39,7 +39,7 @@ class Recovery:
         self._attempts: dict[tuple[int, float], Frame | None] = {}
         """(ordinal, at) to its SENT frame; None: it has ended."""
         self._late: dict[tuple[int, float], Frame | None] = {}
-        """The same for attempts at samples that were already answered, by owners that did not know of each other."""
+        """Attempts at samples that were already answered, by owners that did not know of each other."""
         self._hearings = hearings
         self._heard: defaultdict[int, list[Frame]] = defaultdict(list)
         """Frames of attempts at judges, by stage."""

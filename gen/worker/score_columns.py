@@ -20,7 +20,7 @@ from stillhouse.schemas.columns import SCORES
 from stillhouse.schemas.completion import Scores
 
 Arrays: TypeAlias = dict[str, pa.Array]
-"""By column; one row per answer."""
+"""Values by column; one row per answer."""
 ID_COLUMNS = ("prompt_ids", "completion_ids")
 
 _PLAIN: list[tuple[str, pa.DataType]] = [("token", pa.string()), ("logprob", pa.float64()), ("id", pa.int64())]
@@ -62,7 +62,7 @@ def id_column(values: Sequence[bytes | None]) -> pa.Array:
 
 
 def _spread(columns: Arrays, there: Sequence[bool]) -> Arrays:
-    """The same, with null if there is no row."""
+    """The column's values, with null where an answer has no row."""
     if all(there):
         return columns
     places = iter(range(len(there)))
@@ -178,7 +178,7 @@ def _ids_beside(given: Sequence[Sequence[Any] | None], lengths: np.ndarray[Any, 
 
 
 def _ids(tokens: pa.StructArray) -> pa.Array:
-    """From the token's text if that is an id, else from its field; null if neither is."""
+    """Token ids, from the token's text if that is one, else from its field; null if neither is."""
     ids, texts = tokens.field("id"), tokens.field("token")
     if len(texts) and pc.any(pc.starts_with(texts, ID_PREFIX)).as_py():
         is_id = pc.match_substring_regex(texts, rf"\A{ID_PREFIX}[0-9]{{1,10}}\z")

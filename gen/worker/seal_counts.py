@@ -24,7 +24,7 @@ class SealCounts:
 
     def __init__(self, chunk: Chunk, spending: Spending) -> None:
         self.models: dict[str, set[str]] = {}
-        """By teacher, as its answers name them."""
+        """Models by teacher, as its answers name them."""
         self.not_needed = 0
         self._chunk = chunk
         self._spending = spending

@@ -40,7 +40,7 @@ from stillhouse.schemas.recipe import Recipe
 NOT_WAITED_FOR = GiveUp(
     "ambiguous", "no answer came before its worker was gone, and enough others to its prompt are accepted", None
 )
-"""For a sample that was asked and is no longer needed."""
+"""Failure of a sample that was asked and is no longer needed."""
 _NOTHING_KEPT = Kept()
 
 

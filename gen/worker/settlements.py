@@ -11,7 +11,7 @@ from stillhouse.gen.worker.verdicts import rejected_by_rules
 from stillhouse.schemas.completion import Completion
 
 HEAD_BYTES = 300
-"""How much of a reply is shown when it stops a run."""
+"""Bytes of a reply that are shown when it stops a run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class Settlements:
         self._noted.append(replace(self.of(frame, outcome, given_up), settled=False))
 
     def note_moving(self, frame: Frame, outcome: Outcome, given_up: GiveUp) -> None:
-        """Its teacher gave up on the sample, and the next one may be asked."""
+        """Record that the sample's teacher gave up on it, and the next one may be asked."""
         self._noted.append(replace(self.of(frame, outcome, given_up), moves_on=True))
 
     def drop(self, ordinal: int) -> None:

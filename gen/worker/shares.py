@@ -2,13 +2,10 @@
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
 
-from stillhouse.gen.clock import Clock
 from stillhouse.gen.coordination.messages import LimitLedger, Unreachable
 from stillhouse.gen.limits.shares import SHARE_RENEW_S
-from stillhouse.gen.teachers.account import Account
-from stillhouse.gen.worker.asker import Asker
+from stillhouse.gen.worker.parts import Parts
 
 TELL_AFTER_S = 10.0
 """A shared actor that is unreachable for this long is reported."""
@@ -17,22 +14,10 @@ TELL_AFTER_S = 10.0
 class Shares:
     """The shares of one worker."""
 
-    def __init__(
-        self,
-        worker: str,
-        ledgers: Mapping[str, LimitLedger],
-        accounts: Mapping[str, Account],
-        *,
-        asker: Asker,
-        clock: Clock,
-    ) -> None:
-        """`ledgers` and `accounts` have the same keys; `asker`: spends the shares."""
-        self._worker = worker
-        self._ledgers = ledgers
-        self._accounts = accounts
-        self._asker = asker
-        self._clock = clock
-        self._answered_at = dict.fromkeys(ledgers, clock.monotonic())
+    def __init__(self, parts: Parts) -> None:
+        self._worker, self._asker, self._clock = parts.name, parts.asker, parts.clock
+        self._ledgers, self._accounts = parts.ledgers, parts.accounts
+        self._answered_at = dict.fromkeys(self._ledgers, self._clock.monotonic())
         self.is_last = False
         """True if there was no chunk to lease when the worker last asked for one."""
 

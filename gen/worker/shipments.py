@@ -1,15 +1,11 @@
 """Ships the journals of a worker's chunks in time, and closes its fence while one is late."""
 
 import asyncio
-from collections.abc import Callable, Mapping
 
-from stillhouse.gen.clock import Clock
-from stillhouse.gen.dataset.layout import ChunkId
 from stillhouse.gen.errors import StillhouseError
 from stillhouse.gen.journal.shipping import SHIP_BYTES
-from stillhouse.gen.worker.fence import Fence
-from stillhouse.gen.worker.leased_chunk import Hands, LeasedChunk
-from stillhouse.gen.worker.tasks import Tasks
+from stillhouse.gen.worker.leased_chunk import LeasedChunk
+from stillhouse.gen.worker.parts import Parts
 
 LOOK_S = 0.25
 """How often it checks whether a journal is far behind."""
@@ -18,33 +14,12 @@ LOOK_S = 0.25
 class Shipments:
     """Ships the journals of one worker."""
 
-    def __init__(
-        self,
-        tasks: Tasks,
-        hands: Hands,
-        fence: Fence,
-        *,
-        held: Mapping[ChunkId, LeasedChunk],
-        under_way_bytes: Callable[[], int],
-        every_s: float,
-        clock: Clock,
-    ) -> None:
-        """Args:
-        tasks: the worker's.
-        hands: knows the journals' disk.
-        fence: closes if frames stay on this node alone.
-        held: the worker's chunks, as of any moment.
-        under_way_bytes: size of the replies that may still come.
-        every_s: longest time between shipments.
-        clock: the worker's.
-        """
-        self._tasks = tasks
-        self._hands = hands
-        self._fence = fence
-        self._held = held
-        self._under_way_bytes = under_way_bytes
+    def __init__(self, parts: Parts, *, every_s: float) -> None:
+        """`every_s`: longest time between shipments."""
+        self._tasks, self._hands, self._fence, self._clock = parts.tasks, parts.hands, parts.fence, parts.clock
+        self._counters, self._asker = parts.counters, parts.asker
+        self._held = parts.chunks.held
         self._every_s = every_s
-        self._clock = clock
         self._last_s = 0.0
         """Duration of the last shipment."""
 
@@ -59,7 +34,8 @@ class Shipments:
             is_due = self._clock.monotonic() >= due_at
             if is_due:
                 due_at = self._clock.monotonic() + max(self._every_s / 2, self._every_s - self._last_s)
-            self._hands.check_room(under_way_bytes=self._under_way_bytes())
+            under_way_bytes = self._counters.in_flight * self._asker.largest_reply_bytes  # of replies that may come
+            self._hands.check_room(under_way_bytes=under_way_bytes)
             for held in self._held.values():
                 if not held.is_shipping and (is_due or held.shipper.behind_bytes >= SHIP_BYTES):
                     held.is_shipping = True

@@ -4,19 +4,15 @@ import asyncio
 import contextlib
 from collections.abc import Sequence
 
-from stillhouse.gen.coordination.messages import Queue, Unreachable
-from stillhouse.gen.worker.leased_chunk import Hands
-from stillhouse.gen.worker.tasks import Tasks
+from stillhouse.gen.coordination.messages import Unreachable
+from stillhouse.gen.worker.parts import Parts
 
 
 class Sweeping:
     """Sweeps of one worker."""
 
-    def __init__(self, worker: str, tasks: Tasks, *, queue: Queue, hands: Hands) -> None:
-        self._worker = worker
-        self._tasks = tasks
-        self._queue = queue
-        self._hands = hands
+    def __init__(self, parts: Parts) -> None:
+        self._worker, self._tasks, self._queue, self._hands = parts.name, parts.tasks, parts.queue, parts.hands
         self._is_begun = False
         """True while a sweep runs in the background."""
 

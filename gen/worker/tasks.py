@@ -17,7 +17,7 @@ class Tasks:
     def __init__(self, name: str) -> None:
         """`name`: the worker's."""
         self.error: StillhouseError | None = None
-        """The first."""
+        """The first error of a task."""
         self.stopping = False
         """True if the worker sends nothing new, finishes what is in flight and gives the rest back."""
         self.changed = asyncio.Event()

@@ -23,7 +23,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def unchecked_answers(store: Store, chunk: Chunk, *, places: Mapping[str, int]) -> dict[int, Frame]:
-    """By ordinal: the ANSWERED frame of each sample of a retry chunk whose answer was not judged.
+    """The ANSWERED frames of a retry chunk's samples whose answers were not judged, by ordinal.
 
     An answer whose bytes are not kept is left out: its sample is asked again.
 

@@ -32,7 +32,7 @@ def text_hash(answer: Answer) -> bytes:
 
 
 def verdict_frame(ordinal: int, *, check: str, judged: Judged, at: float) -> Frame:
-    """The frame."""
+    """The frame that holds the verdict."""
     match judged.verdict:
         case CheckResult(accepted, score, detail, own):
             said: dict[str, Any] = {"accepted": accepted, "score": score, "detail": detail}

@@ -1,10 +1,12 @@
 """The verdict on an answer, in three stages, each only for what the one before let pass.
 
-rules      on the reply itself: how it ends, whether its prompt was cut, whether it is empty, has markup, or calls tools
-           that its record has no place for. They are pure and need no frame: every reader of the journal applies them
-           again, so that a recipe whose `finish_reasons` or `thinking` was corrected judges answers already paid for
-           anew checks     the recipe's own, whose verdicts alone are VERDICT frames, written before anything acts on
-           them equality   equal answers to one prompt are kept once: decided at the seal, where all of them are known
+Rules come first, on the reply itself: how it ends, whether its prompt was cut, whether it is empty, has markup, or
+calls tools that its record has no place for. They are pure and need no frame: every reader of the journal applies them
+again, so that a recipe whose `finish_reasons` or `thinking` was corrected judges answers already paid for once more.
+
+Checks are the recipe's own. Only their verdicts are VERDICT frames, written before anything acts on them.
+
+Equality comes last: equal answers to one prompt are kept once, which is decided at the seal, where all are known.
 """
 
 from collections.abc import Callable, Sequence
@@ -34,7 +36,7 @@ _REJECTED_FINISH: dict[str, RejectReason] = {
 
 
 def finish(completion: Completion, prompt: Prompt, calls: Calls) -> RejectReason | None:
-    """It did not end by being complete."""
+    """Reject an answer that did not end by being complete."""
     return _REJECTED_FINISH.get(completion.finish_reason)
 
 
@@ -85,7 +87,7 @@ def _misfit(calls: Sequence[ToolCall], tools: Sequence[Tool]) -> RejectReason | 
 
 
 RULES: tuple[Rule, ...] = (finish, truncation, emptiness, markup, tool_calls)
-"""In order: the first rule that rejects gives the reason."""
+"""The rules in order: the first one that rejects gives the reason."""
 
 
 def rejected_by_rules(outcome: Completion | Policy, prompt: Prompt, *, calls: Calls) -> RejectReason | None:

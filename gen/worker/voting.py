@@ -25,12 +25,12 @@ MOST_COMPARED = 32
 few others equal wins no vote. Statements beyond this number equal only those with the same text."""
 _PROBE = "0"
 _AT_ONCE = 16
-"""Series whose votes are held at the same time,"""
+"""Series whose votes are held at the same time."""
 _SLICE = 16
-"""with at most this many answers in memory each."""
+"""Answers of a series that are in memory at the same time."""
 
 Votes: TypeAlias = Mapping[int, Selected]
-"""By the number of the series in its chunk."""
+"""Selected answers, by the number of the series in its chunk."""
 
 
 class Voting:
@@ -88,7 +88,7 @@ class Voting:
         return by_vote({ordinal: classes[each] for ordinal, each in said.items()}, answered=answered)
 
     async def _said(self, opened: OpenChunk, number: int, samples: Sequence[int]) -> dict[int, str]:
-        """By ordinal, what each accepted answer states; answers that state nothing are missing."""
+        """What each accepted answer states, by ordinal; answers that state nothing are missing."""
         accepted = await asyncio.to_thread(
             lambda: [(frame.ordinal, answer_of(each)) for frame, each in accepted_answers(opened, number, samples)]
         )
@@ -106,7 +106,7 @@ class Voting:
 
 
 async def classes_of(judging: Judging, statements: Sequence[str], *, most: int) -> dict[str, str]:
-    """By statement, the one that names its class: the first that it equals, of at most `most` candidates.
+    """For each statement, the one that names its class: the first that it equals, of at most `most` candidates.
 
     A statement that can't be compared in time equals nothing. Each statement is first compared with a number: if even
     that takes too long, it would take too long with each of the others.

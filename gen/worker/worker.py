@@ -20,7 +20,6 @@ from stillhouse.gen.worker.gauges import Gauges
 from stillhouse.gen.worker.lease_renewal import LeaseRenewal
 from stillhouse.gen.worker.lease_requests import LeaseRequests
 from stillhouse.gen.worker.leased_chunk import LeasedChunk
-from stillhouse.gen.worker.leased_chunks import LeasedChunks
 from stillhouse.gen.worker.parking import Parking
 from stillhouse.gen.worker.parts import Parts
 from stillhouse.gen.worker.shares import Shares
@@ -49,72 +48,26 @@ class Worker:
     ) -> None:
         """`judging`: judges answers by the recipe's checks; by default in separate processes."""
         self.name = name
-        self._queue = queue
-        self._clock = clock
-        parts = Parts.of(name, recipe, store=store, accounts=ledgers, transport=transport, judging=judging, clock=clock)
+        parts = Parts.of(
+            name, recipe, store=store, queue=queue, ledgers=ledgers, transport=transport, judging=judging, clock=clock
+        )
+        self._queue, self._clock, self._chunks = queue, clock, parts.chunks
         self._tasks, self._hands, self._purse, self._asker = parts.tasks, parts.hands, parts.purse, parts.asker
         self._accounts, self._suspicion, self._chain = parts.accounts, parts.suspicion, parts.chain
         self._judging, self._checker = parts.judging, parts.checker
         self.counters = parts.counters
         """Totals so far."""
-        self._chunks = chunks = LeasedChunks()
-        self._shares = Shares(name, ledgers, parts.accounts, asker=parts.asker, clock=clock)
-        self._shipments = Shipments(
-            parts.tasks,
-            parts.hands,
-            parts.fence,
-            held=chunks.held,
-            under_way_bytes=lambda: self.counters.in_flight * self._asker.largest_reply_bytes,
-            every_s=recipe.run.ship_every_s,
-            clock=clock,
-        )
-        self._gauges = gauges = Gauges(parts, chunks=chunks, shares=self._shares)
-        leases = LeaseRequests(name, parts.tasks, queue=queue, shares=self._shares, clock=clock)
-        self._parking = parking = Parking(
-            name,
-            parts.tasks,
-            queue=queue,
-            hands=parts.hands,
-            asker=parts.asker,
-            purse=parts.purse,
-            chunks=chunks,
-            gauges=gauges,
-            leases=leases,
-        )
+        self._shares = Shares(parts)
+        self._shipments = Shipments(parts, every_s=recipe.run.ship_every_s)
+        self._sweeping = Sweeping(parts)
+        leases = LeaseRequests(parts, shares=self._shares)
+        self._gauges = gauges = Gauges(parts, shares=self._shares)
+        self._parking = parking = Parking(parts, gauges=gauges, leases=leases)
         samples = max(1, recipe.prompts_per_shard * recipe.samples_per_prompt)
-        self._runner = ChunkRunner(
-            name,
-            parts,
-            chunks=chunks,
-            chunk_samples=samples,
-            queue=queue,
-            leases=leases,
-            gauges=gauges,
-            parking=parking,
-        )
-        self._feeder = Feeder(
-            name,
-            parts,
-            chunks=chunks,
-            chunk_samples=samples,
-            in_rounds=recipe.ask.accept is not None,
-            queue=queue,
-            leases=leases,
-            runner=self._runner,
-            clock=clock,
-        )
-        self._sweeping = Sweeping(name, parts.tasks, queue=queue, hands=parts.hands)
-        self._renewal = LeaseRenewal(
-            name,
-            parts,
-            chunks=chunks,
-            queue=queue,
-            gauges=gauges,
-            runner=self._runner,
-            parking=parking,
-            sweeping=self._sweeping,
-            clock=clock,
-        )
+        self._runner = runner = ChunkRunner(parts, chunk_samples=samples, leases=leases, gauges=gauges, parking=parking)
+        in_rounds = recipe.ask.accept is not None
+        self._feeder = Feeder(parts, chunk_samples=samples, in_rounds=in_rounds, leases=leases, runner=runner)
+        self._renewal = LeaseRenewal(parts, gauges=gauges, runner=runner, parking=parking, sweeping=self._sweeping)
 
     async def run(self) -> End:
         """Work until nothing is left, until it is stopped, or until there is no point in continuing."""

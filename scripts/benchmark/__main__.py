@@ -22,7 +22,7 @@ def main() -> int:
     settings = _settings()
     out: Path = settings.out
     out.mkdir(parents=True, exist_ok=True)
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(143))  # so that what is under way is ended and removed
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(143))  # runs the cleanup
     _raise_open_files()
     here = machine.describe()
     results: list[Result] = []

@@ -74,7 +74,7 @@ async def _measured(queue: Any, limiter: Any, *, workers: int) -> dict[str, floa
             group.create_task(_share(limiter, f"worker-{number}", until=until, took=took))
             group.create_task(_chunks(queue, f"worker-{number}", until=until, took=took))
         group.create_task(_polled(queue, until=until))
-        await asyncio.sleep(5.0)  # all have come
+        await asyncio.sleep(5.0)  # all workers have arrived
         before, since = {name: _cpu_s(pid) for name, pid in pids.items()}, time.monotonic()
         await asyncio.sleep(SECONDS - 7.0)
         passed = time.monotonic() - since
@@ -112,7 +112,7 @@ async def _chunks(queue: Any, worker: str, *, until: float, took: list[float]) -
 
 
 async def _polled(queue: Any, *, until: float) -> None:
-    """As the driver asks how far it is."""
+    """Ask for the progress, as the driver does."""
     while time.monotonic() < until:
         await queue.stats.remote()
         await asyncio.sleep(0.5)

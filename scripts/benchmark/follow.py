@@ -1,9 +1,9 @@
 """How soon a followed run seals a new file, with many generations behind it: scripts/bench follow [GENERATIONS]
 
 All but the first generation are made here, with the program's own plans and index; their shards are links to the first
-one's, because a run that goes on reads their names and nothing in them. Then the run follows the source, and ten files
-appear in it, each once the one before is sealed. The bar: from a file's appearance to its sealed shard one answer's
-latency and 3 s, for the slowest of them.
+one's, because a resumed run reads only their names. Then the run follows the source, and ten files appear in it, each
+once the one before is sealed. The bar: from a file's appearance to its sealed shard, at most one answer's latency plus
+3 s, for the slowest of them.
 """
 
 import json

@@ -27,14 +27,14 @@ _PORTS = (
     *("ray-client-server-port", "runtime-env-agent-port"),
 )
 _ENV = os.environ | {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}
-"""Of the head and of the jobs alike: only this machine reaches it, so nobody needs a token."""
+"""Environment of the head and of the jobs: only this machine reaches them, so nobody needs a token."""
 
 
 def main() -> int:
-    """Exit code 1 where a job failed."""
+    """Exit code 1 if a job failed."""
     started, url, *recipes = sys.argv[1:]
     workers = sum(json.loads(Path(recipe).read_text())["run"]["workers"] for recipe in recipes)
-    # Each worker asks for a CPU; where the machine has fewer they share.
+    # Each worker asks for a CPU; if the machine has fewer, they share.
     with _cluster(cpus=max(workers, os.cpu_count() or 1)) as address:
         Path(started).write_text(str(stats(url)["uptime_s"]))
         command = [str(Path(sys.executable).with_name("stillhouse")), "run", "--address", address, "--quiet", "--json"]

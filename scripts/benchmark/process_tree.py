@@ -32,7 +32,7 @@ class TreeCost(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     exit_code: int | None
-    """None: it ran out of time."""
+    """Exit code; None if it ran out of time."""
     wall_s: float
     """Until the command itself ended."""
     cpu_s: float

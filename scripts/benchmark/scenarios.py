@@ -41,7 +41,7 @@ FIGURES: dict[Figure, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """A figure's bound: as a multiple of another contestant's figure where one is named, else of 1."""
+    """A figure's bound: as a multiple of another contestant's figure if one is named, else of 1."""
 
     figure: Figure
     bound: float

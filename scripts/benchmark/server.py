@@ -1,7 +1,7 @@
-"""The server that contestants ask: what it counted, and what its log tells of limits.
+"""The server that contestants ask: what it counts, and what its log says about limits.
 
-It is started anew with the same seed, so that all are asked and answered alike; it has the machine's last core; its CPU
-is nobody's.
+It is restarted with the same seed for each of them, so that all send the same requests and get the same answers. It has
+the machine's last core, and its CPU time counts for nobody.
 """
 
 import http.client
@@ -34,7 +34,7 @@ class Watched:
     most: int
     """Per minute; of slots, at once."""
     after_s: float
-    """From the first request: by then the search, or what was saved up, is over."""
+    """Seconds after the first request at which the search, or a saved-up burst, is over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +47,14 @@ class Storm:
 
 @contextmanager
 def serving(settings: SimulatorSettings) -> Iterator[str]:
-    """Its URL."""
+    """The server's URL."""
     with simulator.start(settings) as process:
         os.sched_setaffinity(process.pid, {max(os.sched_getaffinity(0))})
         yield process.url
 
 
 def stats(url: str) -> dict[str, Any]:
-    """What it counted so far."""
+    """What the server has counted so far."""
     connection = http.client.HTTPConnection(urlsplit(url).netloc)
     connection.request("GET", "/_stats")
     counted: dict[str, Any] = orjson.loads(connection.getresponse().read())
@@ -69,7 +69,7 @@ def requests(log: Path) -> list[dict[str, Any]]:
 
 
 def share_used(lines: Sequence[dict[str, Any]], watched: Watched) -> float:
-    """Of the limit, from `after_s` until the last request was let in; 0.0 where none was.
+    """Share of the limit used from `after_s` until the last request was admitted; 0.0 if none was.
 
     Of slots, until fewer answers are missing than there are slots.
     """

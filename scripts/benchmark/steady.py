@@ -1,4 +1,4 @@
-"""Whether a run with log-probabilities keeps asking while it reads and seals: scripts/bench steady [ANSWERS] [TOKENS]
+"""Checks that a run with logprobs keeps asking while it reads and seals: scripts/bench steady [ANSWERS] [TOKENS]
 
 Answers of so many tokens with 20 alternatives each (some 1.6 KB a token), 64 in flight, a shard every hundred. Counted
 are the requests that reach the server, by its own log, in each full second from the first to the last of them. The bar:
@@ -44,7 +44,7 @@ def main() -> int:
     windows = _windows([line["time"] - lines[0]["time"] for line in lines])
     ends = _windows([line["time"] + line["latency_s"] - lines[0]["time"] for line in lines])
     for second in [second for second, count in enumerate(windows) if count == 0]:
-        # Where none was answered either, no slot became free: the server was slow, or its answers were read slowly.
+        # If none was answered either, no slot became free: the server was slow, or its answers were read slowly.
         answered = ends[max(0, second - 2) : second + 1]
         print(f"no request in second {second}; answers in it and in the two before: {answered}")
     return judged(

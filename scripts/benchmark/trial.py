@@ -37,16 +37,16 @@ class Trial(BaseModel):
     wall_s: float
     """The whole command."""
     first_s: float
-    """From the command to its first request at the server; from the job's where a cluster was started before."""
+    """Seconds from the command (or the job's, on a cluster started before) to its first request at the server."""
     asking_s: float
-    """From the first request to the end of the last answer, at the server."""
+    """Seconds from the first request to the end of the last answer, at the server."""
     requests: int
     refused: int
     """429s."""
     share: float | None
-    """Of the limit that is watched, used."""
+    """Share of the watched limit that was used."""
     recovered_s: float | None
-    """From a storm's end to full speed."""
+    """Seconds from the end of a storm to full speed."""
     worker_peaks_mb: list[float]
     """Peak resident memory of each worker process."""
     peaks_mb: dict[str, list[float]]
@@ -65,7 +65,7 @@ def run_trial(scenario: Scenario, contestant: Contestant, prompts: Path, *, coun
     with tempfile.TemporaryDirectory(dir=out, prefix=".trial-") as temporary:
         folder = Path(temporary)
         served = folder / "requests.jsonl"
-        # A log of every request slows the server: only where what is in it is wanted.
+        # A log of every request slows the server, so there is one only if it is read.
         log_of = str(served) if scenario.watched or scenario.storm else None
         with serving(scenario.server.model_copy(update={"log": log_of})) as url:
             job = Job(prompts, url, folder, scenario.limits, scenario.max_tokens, scenario.in_flight)
@@ -102,7 +102,7 @@ def run_trial(scenario: Scenario, contestant: Contestant, prompts: Path, *, coun
 
 
 def _environment() -> dict[str, str]:
-    """This process's, without proxies: the server is on this machine."""
+    """This process's environment without proxies, because the server is on this machine."""
     return {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
 
 

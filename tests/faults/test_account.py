@@ -68,7 +68,7 @@ async def test_a_wait_holds_for_every_worker(tmp_path: Path, order: dict[str, An
 
 
 @pytest.mark.parametrize("value", ["soon", "0"])
-async def test_a_wait_that_is_none_is_no_busy_loop(tmp_path: Path, value: str) -> None:
+async def test_a_wait_of_zero_does_not_cause_a_busy_loop(tmp_path: Path, value: str) -> None:
     """Row 4: an unusable or tiny Retry-After -> no crash, and the teacher gets a break."""
     recipe = setup(tmp_path, prompts=8, limits={"in_flight": 8})
     faults = [status(429, body="", stop_s=3.0, headers={"retry-after": value})]
@@ -90,7 +90,7 @@ async def test_a_wait_that_is_none_is_no_busy_loop(tmp_path: Path, value: str) -
     ],
     ids=["per day", "insufficient_quota", "credit_balance_exhausted", "402"],
 )
-async def test_an_account_that_is_used_up_pauses_the_run(tmp_path: Path, fault: dict[str, Any]) -> None:
+async def test_an_empty_account_pauses_the_run(tmp_path: Path, fault: dict[str, Any]) -> None:
     """Rows 6, 7: daily quota or money used up -> nothing is sent after those in flight; exit 3; answers kept;
     resumable.
     """
@@ -110,7 +110,7 @@ async def test_an_account_that_is_used_up_pauses_the_run(tmp_path: Path, fault: 
     assert (summary.records, summary.requests, summary.maybe_billed) == (200, 200 - answered, 0)
 
 
-async def test_slow_down_halves_what_is_under_way(tmp_path: Path) -> None:
+async def test_slow_down_halves_the_requests_in_flight(tmp_path: Path) -> None:
     """Row 8: 429 `slow_down` -> half, and no quick way back; the regrowth is in tests/unit/test_ledger.py."""
     recipe = setup(tmp_path, prompts=60, limits={"in_flight": 8})
     body, log = openai_error("slow_down"), tmp_path / "log"

@@ -28,7 +28,7 @@ ONE = Cost(0, 0)
 
 
 @pytest.mark.parametrize("latency_s", [None, 0.02], ids=["others in flight", "nothing else in flight"])
-def test_one_prompts_refusals_cost_the_others_no_minute(tmp_path: Path, latency_s: float | None) -> None:
+def test_refusals_of_one_prompt_do_not_stop_the_others(tmp_path: Path, latency_s: float | None) -> None:
     """Every 429 to one prompt states a wait: all stop for the first, until others that are asked later get through.
 
     The teacher checks that nobody sends before that but one request, and that no minute loses more than half of the
@@ -63,7 +63,7 @@ def of_node(world: World, name: str) -> list[Process]:
 
 
 @pytest.mark.parametrize(("limiter_s", "least"), [(0.0, 0.95), (1.0, 0.91)], ids=["a quick limiter", "a slow limiter"])
-def test_the_share_of_dead_workers_is_not_lost(tmp_path: Path, limiter_s: float, least: float) -> None:
+def test_dead_workers_shares_go_to_the_others(tmp_path: Path, limiter_s: float, least: float) -> None:
     """Half of the workers are killed: within a lease the others use the whole limit, and no second exceeds it.
 
     How much is lost until then depends on when in its lease a worker dies, so several worlds are judged together.
@@ -88,7 +88,7 @@ def _kill_node(world: World, name: str) -> None:
         world.services.processes.kill(process)
 
 
-def test_workers_that_may_not_send_have_no_share(tmp_path: Path) -> None:
+def test_workers_that_must_not_send_have_no_share(tmp_path: Path) -> None:
     """A node without its store stops after ten seconds: the others have all of the limit while it waits."""
     world = World(1, tmp_path, spec=Spec.calm(workers=4, prompts=1100, per_shard=25))
     world.part("store", at=LOST_AT, for_s=40.0, driver=False, node="node-0")
@@ -102,7 +102,7 @@ def test_workers_that_may_not_send_have_no_share(tmp_path: Path) -> None:
 @settings(max_examples=40, deadline=None)
 @example(stalls=[(0.0, 0.0), (0.0, 0.0), (0.5, 0.5), (0.5, 0.5), (0.5, 0.125)])
 @given(stalls=st.lists(st.tuples(st.floats(0.0, 0.5), st.floats(0.0, 0.6)), min_size=5, max_size=40))
-def test_a_process_that_stalls_does_not_make_up_for_it(stalls: list[tuple[float, float]]) -> None:
+def test_a_stalled_process_does_not_catch_up_with_a_burst(stalls: list[tuple[float, float]]) -> None:
     """Whenever its event loop stands still, also between a grant and its request: no second exceeds rate and burst."""
     loop, rate, sent = VirtualLoop(None, admit=lambda handle: True), 40.0, list[float]()
 
@@ -131,7 +131,7 @@ def test_a_process_that_stalls_does_not_make_up_for_it(stalls: list[tuple[float,
     assert len(sent) >= rate / 2
 
 
-def test_many_rounds_of_few_accepted_answers_use_the_limit(tmp_path: Path) -> None:
+def test_rounds_with_few_accepted_answers_use_the_whole_limit(tmp_path: Path) -> None:
     """Three answers in ten are accepted, and eight are asked at most: a chunk's last rounds keep few slots busy."""
     weights = {"answer": 0.45, "length": 0.55}  # of whole answers the check accepts two thirds
     spec = Spec.calm(prompts=300, per_shard=20, accept=1, samples=8, checks=True, weights=weights)
@@ -148,7 +148,7 @@ def use_of_slots(world: World, *, since: float, until: float) -> float:
     return used_s / (until - since) / (world.spec.in_flight or 1)
 
 
-def test_long_answers_use_the_limit_until_fewer_samples_than_slots_remain(tmp_path: Path) -> None:
+def test_long_answers_fill_the_slots_until_fewer_samples_remain(tmp_path: Path) -> None:
     """5 to 60 s with 200 in flight: a worker that has no more to ask leaves its slots to those that have."""
     spec = Spec.calm(workers=4, prompts=1500, per_shard=600, in_flight=200, per_minute=None, timeout_s=300.0)
     world = World(1, tmp_path, spec=spec)
@@ -163,7 +163,7 @@ def test_long_answers_use_the_limit_until_fewer_samples_than_slots_remain(tmp_pa
     assert use_of_slots(world, since=idle_from, until=few_left_at) >= 0.95
 
 
-def test_workers_that_run_dry_ask_the_queue_no_more_often_than_it_says(tmp_path: Path) -> None:
+def test_idle_workers_poll_the_queue_no_more_often_than_it_allows(tmp_path: Path) -> None:
     """One of two has work, and its lane has fewer samples than slots: each that leaves calls for another chunk."""
     spec = Spec.calm(workers=2, prompts=500, per_shard=500, in_flight=200, per_minute=None)
     world = World(1, tmp_path, spec=spec)
@@ -176,7 +176,7 @@ def test_workers_that_run_dry_ask_the_queue_no_more_often_than_it_says(tmp_path:
     assert max(worker.leases for worker in workers) <= seconds / LEASE_WAIT_S + 10
 
 
-def test_a_worker_taken_for_dead_under_a_budget_is_replaced(tmp_path: Path) -> None:
+def test_a_worker_presumed_dead_under_a_budget_is_replaced(tmp_path: Path) -> None:
     """It may not spend what others were granted meanwhile: it stops when it is back, and another takes its place."""
     world = World(1, tmp_path, spec=Spec.calm(prompts=500, per_shard=25, budget={"requests": 5000}))
     world.part("queue", at=5.0, for_s=40.0, driver=False, node="node-0")

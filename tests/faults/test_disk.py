@@ -36,7 +36,7 @@ def grow(disk: Path, *, mb: int) -> None:
     subprocess.run(["mount", "-o", f"remount,size={mb}m", str(disk)], check=True)
 
 
-async def test_a_full_disk_stops_the_asking_before_anything_is_lost(tmp_path: Path) -> None:
+async def test_a_full_disk_stops_requests_before_anything_is_lost(tmp_path: Path) -> None:
     """Row 53: the run pauses while the disk can still take what is in flight; with more room it resumes and repeats
     nothing.
     """

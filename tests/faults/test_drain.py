@@ -31,7 +31,7 @@ def three_nodes() -> Iterator[Any]:
 
 
 @pytest.mark.slow
-def test_a_node_that_is_told_to_go_loses_nothing(tmp_path: Path) -> None:
+def test_a_drained_node_loses_nothing(tmp_path: Path) -> None:
     """Row 42: every answer delivered is stored, nothing is asked again, and another worker finishes the run."""
     with teacher(tmp_path, latency_s=0.5) as url, three_nodes() as cluster:
         recipe = recipe_file(tmp_path, url, workers=1)

@@ -17,7 +17,7 @@ from stillhouse.gen.worker.worker import Worker
 from stillhouse.schemas.simulator import SimulatorSettings
 
 
-async def test_a_tenth_failing_costs_little_more(tmp_path: Path) -> None:
+async def test_a_tenth_of_requests_failing_costs_little_more(tmp_path: Path) -> None:
     """Row 30: 10 % of 500s and 5 % of resets at full load -> the run completes, with few repeated requests."""
     recipe = setup(tmp_path, prompts=400, samples=2, per_shard=100)
     faults = [status(500, share=0.1), {"kind": "reset", "share": 0.05, "when": "headers"}]
@@ -32,7 +32,7 @@ async def test_a_tenth_failing_costs_little_more(tmp_path: Path) -> None:
     [status(500), status(503), status(200, body='{"error": "no"}'), {"kind": "reset"}, None],
     ids=["500", "503", "200 with an error", "reset", "refused"],
 )
-async def test_one_dead_endpoint_of_three_is_left_alone(tmp_path: Path, dead: dict[str, Any] | None) -> None:
+async def test_a_dead_endpoint_of_three_is_left_alone(tmp_path: Path, dead: dict[str, Any] | None) -> None:
     """Row 31: one endpoint dies in any way -> the others take its load, and it only gets a probe now and then."""
     recipe = setup(tmp_path, prompts=600, per_shard=200)
     log = tmp_path / "log"
@@ -73,7 +73,7 @@ async def test_a_dead_teacher_does_not_hold_up_another(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("give_up_after_s", [1.0, 3.0])
-async def test_a_teacher_that_nobody_reaches_ends_the_run_and_the_next_one_asks_all(
+async def test_an_unreachable_teacher_ends_the_run_and_the_next_run_asks_for_everything(
     tmp_path: Path, give_up_after_s: float
 ) -> None:
     """Row 31, unreachable: exit 3 in time, naming the address; no attempts are used up, and nothing was billed."""
@@ -112,7 +112,7 @@ async def test_a_teacher_that_is_loading_is_waited_for(tmp_path: Path) -> None:
     assert crew[0].counters.teachers["sim"].troubles.keys() == {"loading"}
 
 
-async def test_a_teacher_that_turns_slow_is_waited_for(tmp_path: Path) -> None:
+async def test_a_teacher_that_becomes_slow_is_waited_for(tmp_path: Path) -> None:
     """Row 32: ten times the latency -> goodput is what the teacher can do; nothing times out or fails."""
     recipe = setup(tmp_path, prompts=120, timeout_s=10)
     async with at(recipe, {"latency_s": 0.5, "latency_spread": 0.3}) as asked:

@@ -34,7 +34,7 @@ def written(root: Path, *lines: dict[str, Any]) -> Path:
 
 
 @pytest.mark.parametrize("at", [KILLED_AT - 0.05, KILLED_AT + 5.0])
-def test_what_was_under_way_at_a_kill_may_be_asked_again(tmp_path: Path, at: float) -> None:
+def test_requests_in_flight_at_a_kill_may_be_repeated(tmp_path: Path, at: float) -> None:
     """This applies to the teacher's answers and to the judge's verdicts."""
     log = written(tmp_path, served("p", at), served("p", LONG_AFTER))
     assert check(tmp_path, log, samples=1, in_flight=4, kills=1, killed_at=[KILLED_AT])["under way at a kill"] == 1
@@ -42,7 +42,7 @@ def test_what_was_under_way_at_a_kill_may_be_asked_again(tmp_path: Path, at: flo
 
 
 @pytest.mark.parametrize("at", [KILLED_AT - 2 * WAKE_S, LONG_AFTER])
-def test_what_came_at_another_time_may_not(tmp_path: Path, at: float) -> None:
+def test_requests_at_any_other_time_may_not_be_repeated(tmp_path: Path, at: float) -> None:
     """Not even once."""
     log = written(tmp_path, served("p", at), served("p", LONG_AFTER + 1.0))
     with pytest.raises(AssertionError, match="1 answers that came when nothing was killed are not stored"):

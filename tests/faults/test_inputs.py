@@ -27,7 +27,7 @@ def parquet_bytes() -> bytes:
 
 @pytest.mark.parametrize("content", [b"", b"\n\n\r\n", b"\xef\xbb\xbf"])
 @pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.jsonl.gz"])
-def test_a_source_without_a_row_is_refused(tmp_path: Path, name: str, content: bytes) -> None:
+def test_a_source_without_rows_is_refused(tmp_path: Path, name: str, content: bytes) -> None:
     """By both plan and run, and before anything is planned: rows may still be written to its files."""
     path = write_source(tmp_path, [], name=name)
     path.write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
@@ -64,14 +64,14 @@ def test_an_empty_text_file_among_others_holds_no_rows(tmp_path: Path, name: str
         ('{"question": "why?"}\n'.encode("utf-32"), "UTF-32.*write it as UTF-8"),
     ],
 )
-def test_what_is_no_text_is_refused_with_what_it_is(tmp_path: Path, name: str, content: bytes, told: str) -> None:
+def test_a_binary_file_is_refused_by_its_kind(tmp_path: Path, name: str, content: bytes, told: str) -> None:
     """Its first bytes tell, so there is no bad row per line."""
     write_source(tmp_path, [], name=name).write_bytes(content)
     with pytest.raises(SourceError, match=rf"{name}: expected lines of UTF-8 text, got .*{told}"):
         preview(recipe_of(tmp_path))
 
 
-def test_text_that_begins_like_a_format_is_text(tmp_path: Path) -> None:
+def test_text_that_begins_like_another_format_is_still_text(tmp_path: Path) -> None:
     """A CSV's header may be any word."""
     write_source(tmp_path, [], name="a.csv").write_text("PAR1,PK,id,question\n1,2,3,why?\n")
     assert preview(recipe_of(tmp_path)).prompts == 1
@@ -92,7 +92,7 @@ async def test_ids_are_data_and_never_part_of_a_path(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
-async def test_a_bad_row_keeps_its_id_where_it_has_one(tmp_path: Path) -> None:
+async def test_a_bad_row_keeps_its_id(tmp_path: Path) -> None:
     """In the index and in failed/; a line that is not JSON has no id."""
     write_source(tmp_path, [{"id": "no-question", "question": " "}, "{torn", *questions(1)])
     recipe = recipe_of(tmp_path)

@@ -85,7 +85,7 @@ class Play:
             hand.out.append((now + LATENCY_S, OpenAIChat().headers(0, self.teacher.levels(now), now=now)))
 
 
-async def test_a_limiter_that_dies_lets_nobody_exceed_the_limit() -> None:
+async def test_a_dead_limiter_lets_nobody_exceed_the_limit() -> None:
     """Row 33: killed at full load -> no window exceeds the limit; nothing new for one lease; throughput is back."""
     limits = Limits(requests_per_minute=6000, in_flight=500)
     play = Play(limits, burst_s=0.3, workers=8)
@@ -97,7 +97,7 @@ async def test_a_limiter_that_dies_lets_nobody_exceed_the_limit() -> None:
     assert play.rate(15.0, 30.0) >= 95
 
 
-async def test_what_others_use_of_the_account_is_left_to_them() -> None:
+async def test_other_users_of_the_account_keep_their_share() -> None:
     """Row 34: another consumer has the same key -> its use shows in the headers, we take the rest, nobody is refused.
 
     When it is gone the declared limit is ours again, and no more than that.

@@ -81,7 +81,7 @@ class JumpyClock:
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_wall_time_may_jump(tmp_path: Path, seed: int) -> None:
+def test_jumps_of_the_wall_clock_change_nothing(tmp_path: Path, seed: int) -> None:
     """Row 35: jumps of an hour, processes suspended and resumed or killed meanwhile -> every promise is kept."""
     world = World(seed, tmp_path)
     world.services.clock = JumpyClock(world.services.clock)  # type: ignore[assignment]

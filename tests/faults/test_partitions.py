@@ -37,7 +37,7 @@ def longest_pause(requests: Sequence[Request]) -> float:
     return max(b.sent_at - a.sent_at for a, b in pairwise(requests))
 
 
-def test_a_fence_that_opens_is_no_burst(tmp_path: Path) -> None:
+def test_a_healed_partition_causes_no_burst(tmp_path: Path) -> None:
     """The queue is away but the limiter is not: what is sent afterwards is the rate and its burst, no more."""
     requests = live(tmp_path, Spec.calm(), "queue", at=10.0, for_s=20.0)
     assert longest_pause(requests) > 5.0, "the fence never closed: this proves nothing"
@@ -46,7 +46,7 @@ def test_a_fence_that_opens_is_no_burst(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("lost", [("limiter",), ("store",), ("queue", "limiter"), ("store", "queue")])
-def test_no_partition_has_anything_asked_twice(tmp_path: Path, lost: tuple[str, ...]) -> None:
+def test_a_partition_causes_no_duplicate_requests(tmp_path: Path, lost: tuple[str, ...]) -> None:
     """If it is shorter than a lease's term, each chunk stays with its worker, whatever that worker can't reach
     meanwhile.
     """
@@ -55,7 +55,7 @@ def test_no_partition_has_anything_asked_twice(tmp_path: Path, lost: tuple[str, 
     assert most_in_a_second(requests) <= PER_S * (1 + BURST_S) + 2
 
 
-def test_a_worker_that_can_not_ship_stops_sending(tmp_path: Path) -> None:
+def test_a_worker_that_cannot_ship_stops_sending(tmp_path: Path) -> None:
     """At most ten seconds' worth is on its disk alone, even if queue, limiter and lock are all fine."""
     requests = live(tmp_path, Spec.calm(), "store", at=10.0, for_s=25.0, driver=False)
     assert not [r for r in requests if 10.0 + FENCE_S + SLACK_S < r.sent_at < 35.0]
@@ -63,7 +63,7 @@ def test_a_worker_that_can_not_ship_stops_sending(tmp_path: Path) -> None:
     assert len(requests) == len({request.sample for request in requests})
 
 
-def test_a_node_without_its_store_is_its_own_trouble(tmp_path: Path) -> None:
+def test_a_node_without_its_store_does_not_stop_the_run(tmp_path: Path) -> None:
     """Its workers stop and the others continue: the run neither pauses nor stalls, and the workers come back
     afterwards.
     """

@@ -66,14 +66,14 @@ def prompt_of(template: str, **values: Any) -> Prompt | str:
 
 
 @pytest.mark.parametrize("template", BOMBS)
-def test_a_template_that_would_fill_memory_or_time_is_a_bad_row(template: str) -> None:
+def test_a_template_that_uses_too_much_memory_or_time_makes_a_bad_row(template: str) -> None:
     """Whatever explodes: widths, products, loops, calls, lists of lists."""
     said = prompt_of(template)
     assert isinstance(said, str)
     assert any(words in said for words in ("too large", "steps", "not supported"))
 
 
-def test_a_template_of_use_is_far_from_the_limits() -> None:
+def test_realistic_templates_stay_far_from_the_limits() -> None:
     """Loops with their counters, joins, JSON, formats and recursion over a large row stay well below them."""
     template = (
         "{% for c in cs %}{{ loop.index }}/{{ loop.length }} {{ '%05.1f'|format(c) }} {{ '{:>3}'.format(c) }}\n"
@@ -99,7 +99,7 @@ def test_a_template_of_use_is_far_from_the_limits() -> None:
         ("training_use: permitted", "training_use: by-authorisation", "needs `authorisation`"),
     ],
 )
-def test_what_may_not_be_asked_is_refused_by_field(old: str, new: str, told: str) -> None:
+def test_forbidden_settings_are_refused_by_field(old: str, new: str, told: str) -> None:
     """Rows 70 and 71: with its line and field, before anything is sent, and without the credential."""
     text = RECIPE.replace(old, new).replace("BASE", "http://127.0.0.1:9/v1")
     with pytest.raises(RecipeError) as refused:
@@ -128,7 +128,7 @@ def test_plan_refuses_a_dataset_path_that_run_refuses(tmp_path: Path, where: str
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_plan_refuses_a_folder_without_rights(tmp_path: Path) -> None:
+def test_plan_refuses_an_unwritable_folder(tmp_path: Path) -> None:
     """Just as the run's first write would fail."""
     recipe = recipe_of(tmp_path, dataset={"path": str(tmp_path / "locked" / "out")})
     (tmp_path / "locked").mkdir(mode=0o700)
@@ -167,7 +167,7 @@ def test_a_misspelt_column_is_refused_before_anything_is_planned(tmp_path: Path,
     ],
     ids=["template", "rows"],
 )
-def test_what_makes_no_prompt_at_all_is_refused(
+def test_a_recipe_that_makes_no_prompt_is_refused(
     tmp_path: Path, rows: list[Any], changes: dict[str, Any], said: str
 ) -> None:
     """By plan and run, before the dataset is bound to the mistake; nothing stands in the way of a fixed recipe."""
@@ -181,7 +181,7 @@ def test_what_makes_no_prompt_at_all_is_refused(
     assert index(recipe_of(tmp_path)) is not None
 
 
-def test_the_cost_names_what_it_lacks(tmp_path: Path) -> None:
+def test_a_missing_price_is_named_beside_the_cost(tmp_path: Path) -> None:
     """A teacher's price, max_tokens, or both."""
     write_source(tmp_path, questions(1))
     priced = [{"name": "sim", "api": "simulator", "price": {"input": 1, "output": 2}}]
@@ -193,7 +193,7 @@ def test_the_cost_names_what_it_lacks(tmp_path: Path) -> None:
         assert f"unknown without {lacks}\n" in render(preview(recipe_of(tmp_path, ask=ask, **teachers)))
 
 
-def test_a_damaged_recipe_is_named_once_by_verify(tmp_path: Path) -> None:
+def test_verify_names_a_damaged_recipe_once(tmp_path: Path) -> None:
     """A finding is shown with its key, so its message does not repeat it."""
     write_source(tmp_path, questions(1))
     index(recipe_of(tmp_path))

@@ -7,12 +7,12 @@ HERE = Path(__file__).parent
 TABLE = (HERE / "README.md").read_text()
 
 
-def test_every_row_is_there_once() -> None:
+def test_every_row_appears_once() -> None:
     """Rows 1 to 92."""
     assert [int(row) for row in re.findall(r"^\| (\d+) \|", TABLE, re.MULTILINE)] == list(range(1, 93))
 
 
-def test_named_tests_are_there() -> None:
+def test_named_tests_exist() -> None:
     """`file::test`, or `::test` of the file named before it."""
     file, missing = "", []
     for path, test in re.findall(r"`((?:\w+/)?test_\w+\.py)?(?:::(\w+))?[^`]*`", TABLE):

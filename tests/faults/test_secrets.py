@@ -84,7 +84,7 @@ def keyed(tmp_path: Path, url: str, reference: str) -> Recipe:
     ],
     ids=lambda fault: str(fault["status"]),
 )
-async def test_no_key_in_what_a_run_leaves(
+async def test_a_run_writes_no_key_anywhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: dict[str, Any], where: str
 ) -> None:
     """A key echoed in answers, refusals and headers is not in the dataset, its journals, the error, or any repr."""
@@ -127,7 +127,7 @@ def parts_of(worker: Worker) -> Iterator[object]:
     yield from vars(worker).values()
 
 
-async def test_a_word_that_serves_as_a_key_is_left_in_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_ordinary_word_used_as_a_key_stays_in_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Servers without keys are given `EMPTY`; the same word in an answer is data."""
     monkeypatch.setenv("T_KEY", "EMPTY")
     write_source(tmp_path, questions(1))
@@ -139,7 +139,7 @@ async def test_a_word_that_serves_as_a_key_is_left_in_answers(tmp_path: Path, mo
 
 
 @pytest.mark.parametrize("status", [200, 401])
-def test_no_key_in_what_processes_leave(tmp_path: Path, status: int) -> None:
+def test_processes_write_no_key_anywhere(tmp_path: Path, status: int) -> None:
     """`stillhouse run` with its own Ray leaves no key on its screen, in the dataset or in Ray's session folder."""
     key = new_key()
     write_source(tmp_path, questions(30))

@@ -38,7 +38,7 @@ def asking(tmp_path: Path, url: str, s3: S3Server) -> Recipe:
     ],
 )
 @pytest.mark.parametrize("path", ["/data/", "/journal/"])
-async def test_a_store_that_refuses_in_mid_run_stops_the_asking(
+async def test_a_store_that_starts_refusing_stops_the_requests(
     tmp_path: Path, s3: S3Server, status: int, code: str, words: str, path: str
 ) -> None:
     """Row 52: the run ends with the store's message; once that is fixed, only what was never asked is asked."""

@@ -34,7 +34,7 @@ from stillhouse.schemas.simulator import SimulatorSettings
     ],
     ids=str,
 )
-async def test_no_answer_is_tried_again_a_few_times(tmp_path: Path, fault: dict[str, Any], kind: str) -> None:
+async def test_an_unusable_reply_is_retried_a_few_times(tmp_path: Path, fault: dict[str, Any], kind: str) -> None:
     """Rows 11 to 14: an error or nonsense in a 200, a cut body, a reset -> a small cap, a Failure with the raw body.
 
     What may have been billed is counted.
@@ -67,7 +67,7 @@ NO_ANSWERS: list[tuple[dict[str, Any], bool]] = [
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("api", ["openai-chat", "openai-responses", "anthropic", "gemini", "bedrock"])
-async def test_no_answer_is_no_answer_in_any_protocol(
+async def test_an_unusable_reply_is_recognised_in_every_protocol(
     tmp_path: Path, api: str, stream: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rows 10 to 17: one prompt's first request gets each of these, whole or streamed; the second one is answered."""
@@ -90,7 +90,9 @@ async def test_no_answer_is_no_answer_in_any_protocol(
     ("code", "body", "kind"),
     [(413, "<html>413 Request Entity Too Large</html>", "too_long"), (422, "missing field `model`", "bad_request")],
 )
-async def test_an_error_that_is_no_json_is_told_by_its_status(tmp_path: Path, code: int, body: str, kind: str) -> None:
+async def test_an_error_that_is_not_json_is_classified_by_its_status(
+    tmp_path: Path, code: int, body: str, kind: str
+) -> None:
     """Row 10: a CDN's HTML, plain text -> classified by status; the start of a long body is stored."""
     recipe = setup(tmp_path, prompts=2)
     async with at(recipe, {"faults": [status(code, body=body + " x" * 100_000)]}) as asked:
@@ -111,14 +113,14 @@ async def test_a_hang_ends_at_its_deadline(tmp_path: Path) -> None:
     assert summary.maybe_billed > 0
 
 
-async def test_a_trickle_is_read(tmp_path: Path) -> None:
+async def test_a_trickling_reply_is_read(tmp_path: Path) -> None:
     """Row 17: an answer in small pieces -> parsed."""
     recipe = setup(tmp_path, prompts=8)
     async with at(recipe, {"faults": [{"kind": "trickle", "over_s": 0.5}]}) as asked:
         assert (await run_in_process(asked)).records == 8
 
 
-async def test_a_reply_that_comes_twice_is_one_answer(tmp_path: Path) -> None:
+async def test_a_reply_received_twice_is_one_answer(tmp_path: Path) -> None:
     """Row 29: a proxy replays responses -> one row per request, and no sample gets another's answer."""
     recipe = setup(tmp_path, prompts=30, limits={"in_flight": 2})
 
@@ -158,7 +160,7 @@ def keyed(recipe: Recipe, url: str, file: Path) -> Recipe:
 
 
 @pytest.mark.parametrize("rotated", [True, False])
-async def test_a_refused_key_is_read_again_once(tmp_path: Path, rotated: bool) -> None:
+async def test_a_refused_key_is_reread_once(tmp_path: Path, rotated: bool) -> None:
     """Row 25: 401 after a rotation -> the secret is read again and the run continues; otherwise exit 3. No storm of
     401s.
     """
@@ -195,7 +197,7 @@ async def test_a_redirect_is_not_followed(tmp_path: Path, code: int) -> None:
     assert served(log) == []
 
 
-async def test_a_certificate_that_is_not_valid_stops_the_run(tmp_path: Path) -> None:
+async def test_an_invalid_certificate_stops_the_run(tmp_path: Path) -> None:
     """Row 27: a self-signed certificate -> exit 2 with the host, before anything is sent."""
     recipe, file = setup(tmp_path, prompts=10), tmp_path / "key"
     file.write_text("sk-the-key-0123456")

@@ -144,7 +144,7 @@ def test_every_request_is_answered_as_it_would_be_online(api: str) -> None:
 
 
 @pytest.mark.parametrize("api", APIS)
-def test_a_batch_is_found_whose_creation_was_not_answered(api: str) -> None:
+def test_a_batch_whose_creation_got_no_reply_is_found(api: str) -> None:
     """By its intent if the API takes names; otherwise by its size, until its results name the intent."""
 
     async def test(account: Account) -> None:
@@ -177,7 +177,7 @@ def test_a_lost_batch_is_not_listed_at_first(api: str) -> None:
 
 
 @pytest.mark.parametrize("api", APIS)
-def test_requests_that_were_not_reached_are_told_from_answers(api: str) -> None:
+def test_unprocessed_requests_are_distinguished_from_answers(api: str) -> None:
     """Expired ones cost nothing; Gemini gives no results of an expired batch at all."""
 
     async def test(account: Account) -> None:
@@ -195,7 +195,7 @@ def test_requests_that_were_not_reached_are_told_from_answers(api: str) -> None:
 
 
 @pytest.mark.parametrize("api", APIS)
-def test_a_download_that_breaks_off_is_lost_and_can_be_repeated(api: str) -> None:
+def test_an_interrupted_download_can_be_repeated(api: str) -> None:
     """Whole lines before the break can be used."""
 
     async def test(account: Account) -> None:
@@ -229,7 +229,7 @@ def test_a_cancelled_batch_ends(api: str) -> None:
 
 
 @pytest.mark.parametrize("api", APIS)
-def test_a_full_queue_a_refused_batch_and_a_forgotten_one_are_told_apart(api: str) -> None:
+def test_a_full_queue_a_refused_batch_and_a_forgotten_one_are_distinguished(api: str) -> None:
     """They mean a wait, our mistake, and a loss at the provider."""
 
     async def test(account: Account) -> None:
@@ -247,7 +247,7 @@ def test_a_full_queue_a_refused_batch_and_a_forgotten_one_are_told_apart(api: st
     with_account(api, test, lost=1, failed=2, max_open_requests=4)
 
 
-def test_bedrock_makes_no_second_job_of_one_intent() -> None:
+def test_bedrock_creates_one_job_per_intent() -> None:
     """The intent is the token of its calls."""
 
     async def test(account: Account) -> None:

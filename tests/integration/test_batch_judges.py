@@ -105,7 +105,7 @@ def test_a_chunks_answers_are_judged_in_one_batch(tmp_path: Path, mode: str) -> 
 
 @pytest.mark.usefixtures("parks")
 @pytest.mark.parametrize("mode", ["online", "batch"])
-def test_rounds_under_accept_are_answers_and_verdicts_in_turn(tmp_path: Path, mode: str) -> None:
+def test_rounds_under_accept_alternate_answers_and_verdicts(tmp_path: Path, mode: str) -> None:
     """What the judge rejects is asked again, with chunks parked meanwhile; no answer is judged twice."""
     write_source(tmp_path, questions(20))
 
@@ -155,7 +155,7 @@ def test_several_judges_are_asked_in_turn(tmp_path: Path, first: str) -> None:
 
 @pytest.mark.usefixtures("parks")
 @pytest.mark.parametrize("mode", ["online", "batch"])
-def test_answers_are_compared_once_both_are_there(tmp_path: Path, mode: str) -> None:
+def test_answers_are_compared_once_both_exist(tmp_path: Path, mode: str) -> None:
     """The teacher that others are compared with is slower; its own answers need no verdict."""
     write_source(tmp_path, questions(10))
 
@@ -207,7 +207,7 @@ def killed_and_resumed(tmp_path: Path, step: Step) -> None:
 
 @pytest.mark.usefixtures("parks")
 @pytest.mark.parametrize("step", [*(Step(*each) for each in CALLS), Step("during", "download")], ids="-".join)
-def test_a_process_that_ends_at_a_call_pays_no_verdict_twice(tmp_path: Path, step: Step) -> None:
+def test_a_process_killed_at_a_call_pays_for_no_verdict_twice(tmp_path: Path, step: Step) -> None:
     """Whatever the provider did, and whatever of it was known."""
     killed_and_resumed(tmp_path, step)
 
@@ -215,14 +215,14 @@ def test_a_process_that_ends_at_a_call_pays_no_verdict_twice(tmp_path: Path, ste
 @pytest.mark.usefixtures("parks")
 @pytest.mark.parametrize("key", WRITES)
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_a_process_that_ends_at_a_write_pays_no_verdict_twice(tmp_path: Path, when: str, key: str) -> None:
+def test_a_process_killed_at_a_write_pays_for_no_verdict_twice(tmp_path: Path, when: str, key: str) -> None:
     """Of the intent, the batch's name, its end, the parked chunk, the shard."""
     killed_and_resumed(tmp_path, Step(when, key))
 
 
 @pytest.mark.usefixtures("parks")
 @pytest.mark.parametrize("seed", range(3))
-def test_a_run_that_crashes_again_and_again_pays_no_verdict_twice(tmp_path: Path, seed: int) -> None:
+def test_a_run_that_keeps_crashing_pays_for_no_verdict_twice(tmp_path: Path, seed: int) -> None:
     """Both are asked in batches; every process finds what the ones before it asked."""
     write_source(tmp_path, questions(20))
 
@@ -242,7 +242,7 @@ def test_a_run_that_crashes_again_and_again_pays_no_verdict_twice(tmp_path: Path
 
 
 @pytest.mark.usefixtures("parks")
-def test_verdicts_that_expire_are_asked_for_twice_more(tmp_path: Path) -> None:
+def test_expired_verdicts_are_asked_for_twice_more(tmp_path: Path) -> None:
     """Then their answers are unchecked, and a retry has them judged."""
     write_source(tmp_path, questions(20))
 
@@ -262,7 +262,7 @@ def test_verdicts_that_expire_are_asked_for_twice_more(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("parks")
-def test_verdicts_that_are_missing_are_asked_for_again(tmp_path: Path) -> None:
+def test_missing_verdicts_are_asked_for_again(tmp_path: Path) -> None:
     """They may have been billed."""
     write_source(tmp_path, questions(20))
 
@@ -277,7 +277,7 @@ def test_verdicts_that_are_missing_are_asked_for_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("parks")
-def test_nonsense_is_asked_for_again_a_few_times_whoever_has_the_chunk(tmp_path: Path) -> None:
+def test_nonsense_verdicts_are_retried_a_few_times_across_owners(tmp_path: Path) -> None:
     """Every batch makes another owner of the chunk, which counts what came before."""
     write_source(tmp_path, questions(5))
 
@@ -333,7 +333,7 @@ def test_a_budget_covers_verdicts_in_batches(tmp_path: Path, mode: str) -> None:
 
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("mode", ["online", "batch"])
-def test_what_was_set_aside_for_verdicts_is_paid_from_once_their_chunk_is_sealed(
+def test_verdicts_are_paid_from_the_money_set_aside_once_their_chunk_is_sealed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str
 ) -> None:
     """Not from the money that other requests in flight rely on, although the last verdict leaves no time to say so."""
@@ -358,7 +358,7 @@ def test_what_was_set_aside_for_verdicts_is_paid_from_once_their_chunk_is_sealed
 
 
 @pytest.mark.usefixtures("parks")
-def test_a_full_judge_has_what_is_parked_collected_first(tmp_path: Path) -> None:
+def test_parked_batches_are_collected_before_a_full_judge_gets_more(tmp_path: Path) -> None:
     """Two batches at a time, and twelve chunks, for one worker."""
     write_source(tmp_path, questions(24))
 
@@ -372,7 +372,7 @@ def test_a_full_judge_has_what_is_parked_collected_first(tmp_path: Path) -> None
 
 
 @pytest.mark.usefixtures("parks")
-def test_open_verdicts_keep_a_dataset_open_until_they_are_collected_or_cancelled(tmp_path: Path) -> None:
+def test_pending_verdicts_keep_a_dataset_open_until_collected_or_cancelled(tmp_path: Path) -> None:
     """The chunk is parked, and held by nobody; the judge can't be asked online, and the dataset can't be finished."""
     write_source(tmp_path, questions(10))
 
@@ -402,7 +402,7 @@ def test_open_verdicts_keep_a_dataset_open_until_they_are_collected_or_cancelled
 
 
 @pytest.mark.usefixtures("quick")
-def test_no_verdict_is_paid_for_an_answer_that_could_be_lost(tmp_path: Path) -> None:
+def test_no_verdict_is_bought_for_an_answer_that_could_be_lost(tmp_path: Path) -> None:
     """All answers are in the store before the intent of the batch that judges them."""
     write_source(tmp_path, questions(10))
     kept: list[str] = []

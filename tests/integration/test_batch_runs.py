@@ -48,7 +48,7 @@ def test_a_run_in_batches_gives_the_dataset(tmp_path: Path, api: str) -> None:
 
 @pytest.mark.usefixtures("parks")
 @pytest.mark.parametrize("api", APIS)
-def test_a_run_that_crashes_again_and_again_pays_nothing_twice(tmp_path: Path, api: str) -> None:
+def test_a_run_that_keeps_crashing_pays_for_nothing_twice(tmp_path: Path, api: str) -> None:
     """At any moment: each intent has at most one batch, and each prompt is in one that was answered."""
     write_source(tmp_path, questions(20))
 
@@ -81,7 +81,7 @@ def test_a_creation_whose_reply_was_lost_is_found(tmp_path: Path, api: str) -> N
 
 
 @pytest.mark.usefixtures("quick")
-def test_downloads_that_break_off_are_repeated(tmp_path: Path) -> None:
+def test_interrupted_downloads_are_repeated(tmp_path: Path) -> None:
     """Results from before the break count once."""
     write_source(tmp_path, questions(20))
 
@@ -94,7 +94,7 @@ def test_downloads_that_break_off_are_repeated(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("api", APIS)
-def test_requests_that_expire_are_asked_twice_more(tmp_path: Path, api: str) -> None:
+def test_expired_requests_are_sent_twice_more(tmp_path: Path, api: str) -> None:
     """Then they are Failures of the kind `expired`, and none of them was billed."""
     write_source(tmp_path, questions(20))
 
@@ -113,7 +113,7 @@ def test_requests_that_expire_are_asked_twice_more(tmp_path: Path, api: str) -> 
 
 
 @pytest.mark.usefixtures("quick")
-def test_what_is_missing_refused_or_forgotten_is_asked_again(tmp_path: Path) -> None:
+def test_missing_refused_and_forgotten_requests_are_sent_again(tmp_path: Path) -> None:
     """A forgotten batch, and one in ten lines missing: they count as maybe billed."""
     write_source(tmp_path, questions(40))
 
@@ -127,7 +127,7 @@ def test_what_is_missing_refused_or_forgotten_is_asked_again(tmp_path: Path) -> 
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_batch_that_is_refused_as_a_whole_stops_the_run_and_the_next_one_asks_again(tmp_path: Path) -> None:
+def test_a_batch_refused_as_a_whole_stops_the_run_and_the_next_run_asks_again(tmp_path: Path) -> None:
     """Its message says which line; the refused batch is not looked at again."""
     write_source(tmp_path, questions(10))
 
@@ -141,7 +141,7 @@ def test_a_batch_that_is_refused_as_a_whole_stops_the_run_and_the_next_one_asks_
 
 
 @pytest.mark.usefixtures("quick")
-def test_no_more_batches_are_open_than_allowed(tmp_path: Path) -> None:
+def test_open_batches_stay_within_the_allowed_number(tmp_path: Path) -> None:
     """Of two chunks with three batches each, over two workers; the provider's own limit is waited for too."""
     write_source(tmp_path, questions(20))
     most = 0
@@ -197,7 +197,7 @@ def test_two_datasets_on_one_account_leave_each_others_batches_alone(tmp_path: P
 
 
 @pytest.mark.usefixtures("parks")
-def test_a_chunk_whose_samples_are_all_with_batches_is_held_by_nobody(tmp_path: Path) -> None:
+def test_a_chunk_with_all_samples_in_batches_has_no_owner(tmp_path: Path) -> None:
     """One worker has more at the provider than it may hold; a later run finds them parked and collects them."""
     write_source(tmp_path, questions(60))
     held: list[int] = []
@@ -223,7 +223,7 @@ def test_a_chunk_whose_samples_are_all_with_batches_is_held_by_nobody(tmp_path: 
 
 
 @pytest.mark.usefixtures("parks")
-def test_a_full_teacher_has_what_is_parked_collected_first(tmp_path: Path) -> None:
+def test_parked_batches_are_collected_before_a_full_teacher_gets_more(tmp_path: Path) -> None:
     """Two batches at a time, and twelve chunks: chunks that wait for room don't block those that make room."""
     write_source(tmp_path, questions(24))
 
@@ -245,7 +245,7 @@ async def without_waiting(recipe: Recipe) -> Summary | str:
 
 @pytest.mark.usefixtures("parks")
 @pytest.mark.parametrize("max_open", [20, 2])
-def test_a_run_that_does_not_wait_ends_once_all_is_with_batches(tmp_path: Path, max_open: int) -> None:
+def test_a_run_without_wait_ends_once_everything_is_in_batches(tmp_path: Path, max_open: int) -> None:
     """Or once it would wait for room; it says by when to collect, and the same call later collects what has ended."""
     write_source(tmp_path, questions(12))
 
@@ -267,7 +267,7 @@ def test_a_run_that_does_not_wait_ends_once_all_is_with_batches(tmp_path: Path, 
 
 @pytest.mark.usefixtures("parks")
 @pytest.mark.parametrize("api", ["openai-chat", "anthropic"])
-def test_batches_are_cancelled_and_what_they_finished_is_kept(tmp_path: Path, api: str) -> None:
+def test_cancelled_batches_keep_what_they_finished(tmp_path: Path, api: str) -> None:
     """Without a cluster; the rest is asked again."""
     write_source(tmp_path, questions(12))
 
@@ -334,7 +334,7 @@ def test_open_batches_keep_a_dataset_open(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_teacher_in_batches_works_beside_one_online(tmp_path: Path) -> None:
+def test_a_batch_teacher_works_beside_an_online_one(tmp_path: Path) -> None:
     """They share the same chunks, whichever finishes last."""
     write_source(tmp_path, questions(30))
 
@@ -385,7 +385,7 @@ def test_results_that_were_deleted_are_asked_for_twice_more(tmp_path: Path, api:
 
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("api", APIS)
-def test_results_of_one_batch_were_deleted(tmp_path: Path, api: str) -> None:
+def test_deleted_results_of_one_batch_are_asked_for_again(tmp_path: Path, api: str) -> None:
     """Its requests are asked again."""
     write_source(tmp_path, questions(10))
 
@@ -442,7 +442,7 @@ def test_a_sealed_chunk_is_not_kept_in_memory(tmp_path: Path, monkeypatch: pytes
 
 
 @pytest.mark.usefixtures("parks")
-def test_one_large_chunk_at_a_time_still_comes_to_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_with_one_large_chunk_at_a_time_finishes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One waits until a batch may be opened, others are collected, asked again: the memory limit stops neither."""
     monkeypatch.setattr(feeder, "BATCHED_BYTES", 1)
     write_source(tmp_path, questions(24))

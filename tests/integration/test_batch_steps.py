@@ -130,7 +130,7 @@ def shared(store: Store) -> Store:
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("step", [Step(*each) for each in CALLS], ids="-".join)
 @pytest.mark.parametrize("api", APIS)
-def test_a_process_that_ends_at_a_call_pays_nothing_twice(tmp_path: Path, api: str, step: Step) -> None:
+def test_a_process_killed_at_a_call_pays_for_nothing_twice(tmp_path: Path, api: str, step: Step) -> None:
     """Whatever the provider did, and however much of it was known."""
     if (api, step.what) == ("anthropic", "upload"):
         pytest.skip("the requests are in the call that creates the batch")
@@ -138,7 +138,7 @@ def test_a_process_that_ends_at_a_call_pays_nothing_twice(tmp_path: Path, api: s
 
 
 @pytest.mark.usefixtures("quick")
-def test_what_a_batch_cost_is_not_free_again_because_its_end_was_not_written(tmp_path: Path) -> None:
+def test_an_unrecorded_batch_end_does_not_return_its_cost(tmp_path: Path) -> None:
     """Its results are in the journal: the next owner has nothing left to set aside for it, and nothing to release."""
     write_source(tmp_path, questions(12))
 
@@ -157,6 +157,6 @@ def test_what_a_batch_cost_is_not_free_again_because_its_end_was_not_written(tmp
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("what", WRITES)
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_a_process_that_ends_at_a_write_pays_nothing_twice(tmp_path: Path, when: str, what: str) -> None:
+def test_a_process_killed_at_a_write_pays_for_nothing_twice(tmp_path: Path, when: str, what: str) -> None:
     """At the intent, the batch's name, the journal, the intent's end, or the shard."""
     killed_and_resumed(tmp_path, "openai-chat", Step(when, what))

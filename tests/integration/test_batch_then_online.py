@@ -58,7 +58,7 @@ def _batch_usd(row: dict[str, Any]) -> float:
 
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("api", [each for each in APIS if each != "together"])  # whose simulator has only batches
-def test_what_expires_is_asked_online(tmp_path: Path, api: str) -> None:
+def test_expired_requests_are_asked_online(tmp_path: Path, api: str) -> None:
     """Each prompt is answered once, at the price of the mode that answered; nothing is in a second batch."""
     write_source(tmp_path, questions(20))
     modes = Counter[str]()
@@ -83,7 +83,9 @@ def test_what_expires_is_asked_online(tmp_path: Path, api: str) -> None:
     ("faults", "left"),
     [({"missing": 0.4}, None), ({"lost": 1}, 10), ({"deleted": 1}, 10), ({"lost_replies": 1}, 0)],
 )
-def test_only_what_no_batch_answered_is_asked_online(tmp_path: Path, faults: dict[str, Any], left: int | None) -> None:
+def test_only_requests_that_no_batch_answered_are_asked_online(
+    tmp_path: Path, faults: dict[str, Any], left: int | None
+) -> None:
     """Two batches of ten. `left`: how many are asked online, where that is certain; the batch may bill them too."""
     write_source(tmp_path, questions(20))
     maybe_billed = []
@@ -112,7 +114,9 @@ def test_only_what_no_batch_answered_is_asked_online(tmp_path: Path, faults: dic
         (200, None, 3),
     ],
 )
-def test_replies_of_no_use_are_asked_online(tmp_path: Path, status: int, body: Any, maybe_billed: int) -> None:
+def test_requests_with_unusable_replies_are_asked_online(
+    tmp_path: Path, status: int, body: Any, maybe_billed: int
+) -> None:
     """Three of ten, once each, as online; the others are not asked again."""
     write_source(tmp_path, questions(10))
 
@@ -131,7 +135,7 @@ def test_replies_of_no_use_are_asked_online(tmp_path: Path, status: int, body: A
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_batch_that_is_refused_as_a_whole_asks_nothing(tmp_path: Path) -> None:
+def test_a_batch_refused_as_a_whole_sends_nothing_online(tmp_path: Path) -> None:
     """The next run therefore puts its samples into another one."""
     write_source(tmp_path, questions(10))
 
@@ -147,7 +151,7 @@ def test_a_batch_that_is_refused_as_a_whole_asks_nothing(tmp_path: Path) -> None
 
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("max_open", [1, 20])
-def test_under_accept_the_first_round_is_in_batches(tmp_path: Path, max_open: int) -> None:
+def test_under_accept_only_the_first_round_is_in_batches(tmp_path: Path, max_open: int) -> None:
     """Two of each prompt, also where not all of the batches may be open at once; all later rounds are online."""
     rows = [{"id": str(n), "question": f"What is {n} + 1?", "answer": str(n + 1)} for n in range(20)]
     write_source(tmp_path, rows)
@@ -174,7 +178,7 @@ def test_under_accept_the_first_round_is_in_batches(tmp_path: Path, max_open: in
 
 @pytest.mark.usefixtures("parks")
 @pytest.mark.parametrize("seed", range(3))
-def test_a_run_that_crashes_again_and_again_pays_nothing_twice(tmp_path: Path, seed: int) -> None:
+def test_a_run_that_keeps_crashing_pays_for_nothing_twice(tmp_path: Path, seed: int) -> None:
     """No prompt is in two batches; online, only what was in flight at a crash is asked again, and is counted."""
     write_source(tmp_path, questions(20))
     counts = []
@@ -197,7 +201,7 @@ def test_a_run_that_crashes_again_and_again_pays_nothing_twice(tmp_path: Path, s
 
 
 @pytest.mark.usefixtures("parks")
-def test_a_budget_holds_over_batches_and_what_follows_them(tmp_path: Path) -> None:
+def test_a_budget_covers_batches_and_the_online_requests_after_them(tmp_path: Path) -> None:
     """Requests that expire cost nothing, and are asked online with the money that comes back."""
     write_source(tmp_path, questions(20))
 
@@ -216,7 +220,7 @@ def test_a_budget_holds_over_batches_and_what_follows_them(tmp_path: Path) -> No
 
 
 @pytest.mark.usefixtures("quick")
-def test_an_answer_that_is_judged_later_has_the_price_of_how_it_was_asked(tmp_path: Path) -> None:
+def test_an_answer_judged_later_has_the_price_of_its_lane(tmp_path: Path) -> None:
     """Its judge gave no verdict at first; twice, so that it is known over several retries."""
     write_source(tmp_path, questions(20))
     modes = Counter[str]()
@@ -244,7 +248,7 @@ def test_an_answer_that_is_judged_later_has_the_price_of_how_it_was_asked(tmp_pa
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_projection_has_the_price_of_what_was_asked(tmp_path: Path) -> None:
+def test_a_projection_prices_requests_by_their_lane(tmp_path: Path) -> None:
     """The rest is expected to go online in the same proportion as before."""
     write_source(tmp_path, questions(40))
 

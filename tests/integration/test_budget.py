@@ -67,7 +67,7 @@ async def test_dollars_are_never_overspent_by_a_crash(tmp_path: Path) -> None:
     assert (done.state, done.records) == ("done", 30)
 
 
-async def test_a_paused_dataset_is_finished_as_it_is(tmp_path: Path) -> None:
+async def test_a_paused_dataset_can_be_finished_as_it_is(tmp_path: Path) -> None:
     """Nothing more is sent, what was answered is kept, and `retry --kind stopped` asks the rest."""
     write_source(tmp_path, questions(25))
     recipe, crews = recipe_of(tmp_path, ask={"samples": 2}), Crews()
@@ -82,7 +82,7 @@ async def test_a_paused_dataset_is_finished_as_it_is(tmp_path: Path) -> None:
     assert verify(open_dataset(asked)).ok
 
 
-async def test_accepted_answers_end_with_the_budget_too(tmp_path: Path) -> None:
+async def test_a_budget_ends_runs_with_accept_too(tmp_path: Path) -> None:
     """A prompt that lacks accepted answers has Failures; with more money, it is asked until it has them."""
     write_source(tmp_path, questions(6))
     ask, checks = {"accept": 2, "at_most": 6}, [{"length": {"min": 1}}]
@@ -101,7 +101,7 @@ async def test_accepted_answers_end_with_the_budget_too(tmp_path: Path) -> None:
     assert done.records == 12
 
 
-async def test_what_was_not_paid_for_is_not_missed_once_enough_is_accepted(tmp_path: Path) -> None:
+async def test_unpaid_samples_are_not_missing_once_enough_are_accepted(tmp_path: Path) -> None:
     """Samples beyond the earlier `at_most` supply what the prompts lacked: nothing is left, so the run is done."""
     write_source(tmp_path, questions(6))
     ask, checks = {"accept": 1, "at_most": 2}, [{"length": {"min": 1}}]
@@ -122,7 +122,7 @@ async def test_what_was_not_paid_for_is_not_missed_once_enough_is_accepted(tmp_p
     assert (again.state, again.requests) == ("done", 0)
 
 
-async def test_a_dataset_without_a_ledger_counts_what_it_holds(tmp_path: Path) -> None:
+async def test_a_dataset_without_a_ledger_counts_its_stored_costs(tmp_path: Path) -> None:
     """A budget that comes later counts earlier runs by their shards and journals; a damaged ledger is refused."""
     write_source(tmp_path, questions(25))
     recipe, crews = recipe_of(tmp_path, ask={"samples": 4}), Crews()
@@ -155,7 +155,7 @@ async def test_a_budget_below_one_request_is_refused(tmp_path: Path, budget: dic
         await run_in_process(unpriced)
 
 
-async def test_a_ledger_that_was_read_anew_learns_which_chunks_are_sealed(tmp_path: Path) -> None:
+async def test_a_reread_ledger_learns_which_chunks_are_sealed(tmp_path: Path) -> None:
     """Of two queues that write in turn, the one that has to read the other's ledger finds the shards itself."""
     write_source(tmp_path, questions(2))
     recipe = recipe_of(tmp_path, budget={"requests": 1000}, teachers=[PRICED])

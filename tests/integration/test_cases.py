@@ -213,7 +213,7 @@ async def run(recipe: Recipe, *, within_s: float = 60.0, crew: list[Worker] | No
         return await run_in_process(recipe, crew=None if crew is None else crew.extend)
 
 
-async def test_what_settles_is_read_and_paid_once(tmp_path: Path) -> None:
+async def test_a_settled_sample_is_read_and_paid_once(tmp_path: Path) -> None:
     """Kinds 5, 6 and 7: whole answers become records, errors are understood, and no reply is paid for three times."""
     names = [*AT_ONCE, *TWICE]
     prompts = [text for name in names for text in [*bad(name, 2), f"say {name[:5]} {len(name)} {name}"]]
@@ -253,7 +253,7 @@ async def test_what_settles_is_read_and_paid_once(tmp_path: Path) -> None:
     assert "lack the log probabilities" in words
 
 
-async def test_calls_of_offered_tools_are_in_the_message(tmp_path: Path) -> None:
+async def test_calls_to_offered_tools_are_in_the_message(tmp_path: Path) -> None:
     """Case 38: a record with the call inside, which a trainer reads as chat templates want it; no empty answer."""
     tools = [{"type": "function", "function": {"name": "get_time", "parameters": {"type": "object"}}}]
     names = [name for name in NAMES if name.startswith("38-")]
@@ -311,7 +311,7 @@ FOR_ALL = [
 
 
 @pytest.mark.parametrize(("name", "words"), FOR_ALL)
-async def test_a_run_whose_answers_are_all_of_no_use_stops(tmp_path: Path, name: str, words: str) -> None:
+async def test_a_run_with_only_unusable_answers_stops(tmp_path: Path, name: str, words: str) -> None:
     """Kind 3: exit 1 with the reason, long before all is paid; the same command repeats nothing that was paid."""
     async with serving(CaseServer()) as server:
         recipe = case_recipe(tmp_path, server.url, bad(name, 300), per_shard=200)
@@ -333,7 +333,7 @@ async def test_a_run_whose_answers_are_all_of_no_use_stops(tmp_path: Path, name:
         ("own-tags", r"thinking: \[<open>, <close>\]", {"thinking": ("<|muse|>", "<|/muse|>")}),
     ],
 )
-async def test_a_corrected_setting_takes_the_answers_that_are_paid_for(
+async def test_a_corrected_setting_reuses_the_answers_already_paid_for(
     tmp_path: Path, name: str, words: str, corrected: dict[str, Any]
 ) -> None:
     """`finish_reasons` and `thinking` hold for what is in open journals: nothing is asked twice, the run continues."""
@@ -355,7 +355,7 @@ async def test_a_corrected_setting_takes_the_answers_that_are_paid_for(
 @pytest.mark.parametrize(
     ("name", "kind"), [("02-403-one-prompt/html", "bad_request"), ("58-429-for-one/429", "overload")]
 )
-async def test_one_prompt_is_not_the_account(tmp_path: Path, name: str, kind: str) -> None:
+async def test_a_refusal_of_one_prompt_does_not_stop_the_run(tmp_path: Path, name: str, kind: str) -> None:
     """Kind 4: a refusal that other prompts don't get ends as that sample's Failure, after a few tries."""
     prompts = good(200)
     prompts.insert(90, bad(name)[0])
@@ -377,7 +377,7 @@ async def test_one_prompt_is_not_the_account(tmp_path: Path, name: str, kind: st
         ("71-gateway-quota/429", "no money or quota left"),
     ],
 )
-async def test_a_refusal_of_all_pauses_the_run(tmp_path: Path, name: str, words: str) -> None:
+async def test_refusals_of_every_prompt_pause_the_run(tmp_path: Path, name: str, words: str) -> None:
     """Exit 3 after few wasted requests, from the start or after 100 good answers; nothing fails."""
     for limit in (0, 100):
         async with serving(CaseServer(limit=limit, then=name)) as server:
@@ -389,7 +389,7 @@ async def test_a_refusal_of_all_pauses_the_run(tmp_path: Path, name: str, words:
 
 
 @pytest.mark.parametrize("name", ["03-gateway-time-limit/504", "03-gateway-time-limit/524", "73-gateway-timeout/408"])
-async def test_a_gateway_time_limit_is_the_answers_own(
+async def test_a_gateway_timeout_is_the_fault_of_a_long_answer(
     tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A limited number of tries that may be billed; other prompts are served meanwhile, and the message helps."""
@@ -401,7 +401,7 @@ async def test_a_gateway_time_limit_is_the_answers_own(
     assert "are cut on the way" in row["message"]
 
 
-async def test_answers_that_take_too_long_are_given_up_early(tmp_path: Path) -> None:
+async def test_overlong_answers_are_given_up_early(tmp_path: Path) -> None:
     """Case 43: two deadlines at full price, not six, and the message says what to change."""
     async with serving(CaseServer(latency_s=0.01)) as server:
         recipe = case_recipe(tmp_path, server.url, [*bad("43-deadline/slow"), *good(20)], timeout_s=0.5)
@@ -424,7 +424,7 @@ async def test_an_upstream_that_dies_for_good_is_a_failure(tmp_path: Path) -> No
     assert [fate(row) for name in names for row in found[name]] == [("failed", "overload")] * 2
 
 
-async def test_choices_of_null_are_waited_out(tmp_path: Path) -> None:
+async def test_null_choices_are_waited_out(tmp_path: Path) -> None:
     """Case 11: not served, not billed, no Failure; a 429 inside a 200 is a 429."""
     prompts = [*bad("11-choices-null/null-60s", 4), *bad("11-choices-null/code-number", 2), *good(10)]
     async with serving(CaseServer(hurry=10.0)) as server:
@@ -433,7 +433,7 @@ async def test_choices_of_null_are_waited_out(tmp_path: Path) -> None:
     assert (summary.records, summary.failed, summary.maybe_billed) == (16, 0, 0)
 
 
-async def test_a_prompt_that_gets_null_for_ever_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_prompt_that_always_gets_null_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Case 11: after longer and longer waits, while others are served; no attempt counts as billed."""
     monkeypatch.setattr(random, "uniform", lambda low, high: high / 20)
     monkeypatch.setattr(evidence, "OVERLOAD_S", 1.0)
@@ -490,7 +490,7 @@ async def test_a_login_page_in_the_middle_pauses_the_run(tmp_path: Path) -> None
     assert (retried.records, retried.failed) == (300, 0)
 
 
-async def test_headers_that_lie_are_not_believed_for_ever(tmp_path: Path) -> None:
+async def test_wrong_headers_are_not_believed_for_ever(tmp_path: Path) -> None:
     """Case 65: headers say that nothing is left for an hour, yet every request is answered."""
     async with serving(CaseServer()) as server:
         recipe = case_recipe(tmp_path, server.url, bad("65-headers-lie/remaining-0", 60))
@@ -499,7 +499,9 @@ async def test_headers_that_lie_are_not_believed_for_ever(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(("status", "ends"), [("404", "records"), ("401", "paused")])
-async def test_what_one_endpoint_of_two_refuses_is_the_endpoints_fault(tmp_path: Path, status: str, ends: str) -> None:
+async def test_refusals_by_one_of_two_endpoints_are_that_endpoints_fault(
+    tmp_path: Path, status: str, ends: str
+) -> None:
     """Case 57: one serves another model: its samples go to the other, none fails; a refused key pauses by name."""
     async with serving(CaseServer(latency_s=0.005, status_for_all=status)) as server:
         wrong = server.url.removesuffix("/v1") + "/all/57-endpoint-404/404/v1"
@@ -524,7 +526,7 @@ async def test_missing_log_probabilities_are_reported_at_the_first_answers(tmp_p
 
 
 @pytest.mark.parametrize("name", ["18-needs-stream/200-empty", "18-needs-stream/400"])
-async def test_a_teacher_that_only_streams_is_asked_for_a_stream(tmp_path: Path, name: str) -> None:
+async def test_a_stream_only_teacher_is_asked_for_streams(tmp_path: Path, name: str) -> None:
     """Case 18: with `stream: true` it answers."""
     async with serving(CaseServer(only_streams=True)) as server:
         recipe = case_recipe(tmp_path, server.url, bad(name, 2), stream=True)
@@ -533,7 +535,7 @@ async def test_a_teacher_that_only_streams_is_asked_for_a_stream(tmp_path: Path,
     assert all(body["stream"] is True for body in server.bodies)
 
 
-async def test_a_teacher_is_asked_with_parameters_of_its_own(tmp_path: Path) -> None:
+async def test_each_teacher_is_asked_with_its_own_parameters(tmp_path: Path) -> None:
     """Case 19: a null removes a parameter for one teacher; record ids and verify know of it."""
     async with serving(CaseServer()) as server:
         recipe = case_recipe(

@@ -56,7 +56,7 @@ def replying(status: int, body: dict[str, Any], **headers: str) -> Iterator[str]
         server.shutdown()
 
 
-def test_all_is_well_and_nothing_is_left(tmp_path: Path) -> None:
+def test_a_healthy_recipe_passes_and_leaves_nothing_behind(tmp_path: Path) -> None:
     """A teacher is asked once, briefly; no dataset is created."""
     log = tmp_path / "log.jsonl"
     with simulator.start(SimulatorSettings(log=str(log))) as server:
@@ -64,7 +64,7 @@ def test_all_is_well_and_nothing_is_left(tmp_path: Path) -> None:
     assert {name: finding.state for name, finding in findings.items()} == {
         "source": "ok", "dataset": "ok", "journal": "ok", "teacher t": "ok"
     }  # fmt: skip
-    assert "one request sent" in findings["teacher t"].said
+    assert "one request sent" in findings["teacher t"].message
     assert len(log.read_text().splitlines()) == 1
     assert not (tmp_path / "out").exists()
 
@@ -78,12 +78,12 @@ def test_a_refused_key_is_named_and_not_shown(tmp_path: Path, monkeypatch: pytes
     with replying(401, refusal) as url:
         finding = found(tmp_path, teachers=[teacher(url, api_key="env:A_KEY")])["teacher t"]
     assert finding.state == "fail"
-    assert "api_key" in finding.mend
+    assert "api_key" in finding.fix
     assert "secret-value" not in finding.as_text()
 
 
 @pytest.mark.parametrize(
-    ("status", "message", "state", "mend"),
+    ("status", "message", "state", "fix"),
     [
         (429, "Rate limit reached", "warn", "limits"),
         (404, "The model `m` does not exist", "fail", "model"),
@@ -91,16 +91,16 @@ def test_a_refused_key_is_named_and_not_shown(tmp_path: Path, monkeypatch: pytes
         (503, "Loading model", "warn", "still loading"),
     ],
 )
-def test_what_a_teacher_replies_says_what_to_do(
-    tmp_path: Path, status: int, message: str, state: str, mend: str
+def test_a_teachers_error_reply_leads_to_advice(
+    tmp_path: Path, status: int, message: str, state: str, fix: str
 ) -> None:
     """A teacher that needs time is not the recipe's fault; everything else is."""
     with replying(status, {"error": {"message": message}}) as url:
         finding = found(tmp_path, teachers=[teacher(url)])["teacher t"]
-    assert (finding.state, mend in finding.mend) == (state, True), finding
+    assert (finding.state, fix in finding.fix) == (state, True), finding
 
 
-def test_a_clock_that_is_off_is_said(tmp_path: Path) -> None:
+def test_a_wrong_clock_is_reported(tmp_path: Path) -> None:
     """The Date of the teacher's reply shows it."""
     answer = {
         "choices": [{"finish_reason": "stop", "message": {"role": "assistant", "content": "hello"}}],
@@ -108,10 +108,10 @@ def test_a_clock_that_is_off_is_said(tmp_path: Path) -> None:
     }
     with replying(200, answer, Date=DATE) as url:
         finding = found(tmp_path, teachers=[teacher(url)])["teacher t"]
-    assert (finding.state, "clock" in finding.said) == ("warn", True)
+    assert (finding.state, "clock" in finding.message) == ("warn", True)
 
 
-def test_an_absent_teacher_source_and_key(tmp_path: Path) -> None:
+def test_a_missing_teacher_source_and_key_are_reported(tmp_path: Path) -> None:
     """Each is a separate finding, and the others are still tried."""
     (tmp_path / "other").mkdir()
     absent = [
@@ -123,10 +123,10 @@ def test_an_absent_teacher_source_and_key(tmp_path: Path) -> None:
     assert states == {
         "source": "fail", "dataset": "ok", "journal": "ok", "teacher a": "fail", "teacher b": "fail"
     }  # fmt: skip
-    assert "NO_1" in findings["teacher b"].said
+    assert "NO_1" in findings["teacher b"].message
 
 
-def test_a_store_that_can_not_be_written(tmp_path: Path) -> None:
+def test_an_unwritable_store_is_reported(tmp_path: Path) -> None:
     """A file is where the dataset should be."""
     (tmp_path / "out").write_text("in the way")
     assert found(tmp_path)["dataset"].state == "fail"

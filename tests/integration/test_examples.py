@@ -161,7 +161,7 @@ def test_example_sft_learns_tool_calls(trl_python: str, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("trainer", "form"), [("sft", "trl-sft"), ("sft", "messages-jsonl"), ("dpo", "trl-dpo")])
-def test_exports_are_what_trl_trains_on(trl_python: str, tmp_path: Path, trainer: str, form: str) -> None:
+def test_trl_trains_on_exports(trl_python: str, tmp_path: Path, trainer: str, form: str) -> None:
     """SFTTrainer and DPOTrainer take the files as `datasets` loads them."""
     settings = ("ask={samples: 4}", "teachers.0.simulator.accuracy=0.5")
     checked = "checks=[{contains: {column: answer}}]"
@@ -219,7 +219,7 @@ def _records(dataset: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.slow
-def test_embedded_images_are_what_trl_takes(trl_python: str, tmp_path: Path) -> None:
+def test_trl_takes_embedded_images(trl_python: str, tmp_path: Path) -> None:
     """Its collator for vision models collates the records as they are."""
     if subprocess.run([trl_python, "-c", "import PIL"], capture_output=True).returncode != 0:
         pytest.skip(f"{trl_python} has no pillow beside TRL")

@@ -44,7 +44,7 @@ def requests() -> int:
     return len(Path("log").read_text().splitlines())
 
 
-def test_it_is_read(recipe: Recipe) -> None:
+def test_the_first_format_is_read(recipe: Recipe) -> None:
     """Its counts are what the first release counted."""
     summary = summarise(open_dataset(recipe))
     assert (summary.state, summary.prompts, summary.duplicates, summary.bad) == ("unfinished", 33, 1, 2)
@@ -53,13 +53,13 @@ def test_it_is_read(recipe: Recipe) -> None:
     assert (summary.input_tokens, summary.output_tokens, summary.maybe_billed) == (429, 1349, 3)
 
 
-def test_it_is_sound(recipe: Recipe) -> None:
+def test_verify_accepts_the_first_format(recipe: Recipe) -> None:
     """`verify` finds every promise kept."""
     report = verify(open_dataset(recipe))
     assert report.ok, report
 
 
-async def test_it_is_resumed_and_retried(recipe: Recipe) -> None:
+async def test_the_first_format_is_resumed_and_retried(recipe: Recipe) -> None:
     """Answers in its journals are not asked again, but the rest is; its Failures are retried."""
     asked = with_log(recipe)
     summary = await run_in_process(asked)
@@ -82,7 +82,7 @@ async def test_it_is_resumed_and_retried(recipe: Recipe) -> None:
 
 
 @pytest.mark.parametrize("finished", [True, False], ids=["finished", "open"])
-async def test_its_samples_grow(recipe: Recipe, finished: bool) -> None:
+async def test_the_first_format_takes_more_samples(recipe: Recipe, finished: bool) -> None:
     """Its plans don't say how many samples they had: the new ones are asked in addition, for every prompt."""
     asked = with_log(recipe)
     if finished:

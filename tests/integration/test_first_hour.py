@@ -30,7 +30,7 @@ def said(*args: str, code: int = 0) -> str:
     return done.stdout
 
 
-def test_a_sample_is_a_pilot_and_then_a_plan() -> None:
+def test_plan_with_a_sample_runs_a_pilot_and_then_projects() -> None:
     """The pilot's result is printed before the plan, except in JSON; nothing is left to ask here."""
     said("init", "prompts.jsonl")
     asyncio.run(run_in_process(read_recipe("recipe.yaml")))
@@ -49,7 +49,7 @@ def test_a_sample_is_a_pilot_and_then_a_plan() -> None:
     ("command", "option", "other"),
     [("run", "--follow", ("--limit", "2")), ("submit", "--follow-source", ("--finish",))],
 )
-def test_a_source_is_not_followed_to_an_end(command: str, option: str, other: tuple[str, ...]) -> None:
+def test_following_a_source_never_ends_by_itself(command: str, option: str, other: tuple[str, ...]) -> None:
     """Options for a run that ends and options for one that doesn't are refused together."""
     done = CliRunner().invoke(main, [command, "recipe.yaml", option, *other])
     assert done.exit_code == 2

@@ -82,7 +82,7 @@ def growing(tmp_path: Path, wanted: int, **changes: Any) -> Recipe:
     return recipe_of(tmp_path, ask={"samples": wanted}, **changes)
 
 
-async def test_grown_samples_ask_what_is_new_alone(tmp_path: Path) -> None:
+async def test_raising_samples_asks_only_for_the_new_ones(tmp_path: Path) -> None:
     """Case 42-more-samples: one answer each, then four, then of five over another file: nothing is asked again."""
     write_source(tmp_path, questions(25))
     first = await asked(growing(tmp_path, 1))
@@ -104,7 +104,7 @@ async def test_grown_samples_ask_what_is_new_alone(tmp_path: Path) -> None:
     assert (await asked(first_recipe)).requests == 0
 
 
-async def test_samples_never_shrink(tmp_path: Path) -> None:
+async def test_lowering_samples_is_refused(tmp_path: Path) -> None:
     """The refusal names the field, the present value and the way out; asking for the same number is fine."""
     write_source(tmp_path, questions(3))
     await asked(growing(tmp_path, 3))
@@ -113,7 +113,7 @@ async def test_samples_never_shrink(tmp_path: Path) -> None:
     assert (await asked(growing(tmp_path, 3))).requests == 0
 
 
-async def test_growth_is_resumed_after_a_crash(tmp_path: Path) -> None:
+async def test_raised_samples_are_resumed_after_a_crash(tmp_path: Path) -> None:
     """Every answer that was received counts, whichever generation it belongs to."""
     write_source(tmp_path, questions(25))
     await asked(growing(tmp_path, 1))
@@ -123,7 +123,7 @@ async def test_growth_is_resumed_after_a_crash(tmp_path: Path) -> None:
     assert_whole(growing(tmp_path, 3), summary, prompts=25, each=3)
 
 
-async def test_samples_that_grow_before_the_first_are_there(tmp_path: Path) -> None:
+async def test_samples_raised_before_the_first_are_answered_come_after_them(tmp_path: Path) -> None:
     """The open generation keeps its numbers; the new samples follow once it is sealed, in the same run."""
     write_source(tmp_path, questions(25))
     received = await cut(growing(tmp_path, 2), answers=15)
@@ -132,7 +132,7 @@ async def test_samples_that_grow_before_the_first_are_there(tmp_path: Path) -> N
     assert_whole(growing(tmp_path, 3), summary, prompts=25, each=3)
 
 
-async def test_equal_answers_are_kept_once_over_growth(tmp_path: Path) -> None:
+async def test_equal_answers_are_kept_once_after_samples_are_raised(tmp_path: Path) -> None:
     """What a new sample must not repeat includes the records of earlier generations."""
     write_source(tmp_path, questions(10))
     await asked(growing(tmp_path, 1), settings={"distinct": 1, "first_serial": 0})
@@ -142,7 +142,7 @@ async def test_equal_answers_are_kept_once_over_growth(tmp_path: Path) -> None:
     assert verify(open_dataset(growing(tmp_path, 3))).ok
 
 
-async def test_failures_of_grown_samples_are_retried(tmp_path: Path) -> None:
+async def test_failures_among_added_samples_are_retried(tmp_path: Path) -> None:
     """They keep the numbers they were planned with; a retry before a growth and one after it don't collide."""
     write_source(tmp_path, questions(20))
     refusing = {"faults": [{"kind": "status", "status": 400, "share": 0.3}], "seed": 3}
@@ -162,7 +162,7 @@ async def test_failures_of_grown_samples_are_retried(tmp_path: Path) -> None:
 # --- several open
 
 
-def test_a_new_file_is_leased_while_the_old_generation_is_open(tmp_path: Path) -> None:
+def test_a_new_file_is_worked_on_while_the_old_generation_is_open(tmp_path: Path) -> None:
     """One queue serves all open generations, oldest first."""
     write_source(tmp_path, questions(20))
     recipe = recipe_of(tmp_path)
@@ -184,7 +184,7 @@ def test_a_new_file_is_leased_while_the_old_generation_is_open(tmp_path: Path) -
     assert not stats.finished
 
 
-async def test_a_file_that_comes_during_a_crash_is_asked_in_one_run(tmp_path: Path) -> None:
+async def test_a_file_added_after_a_crash_is_asked_in_the_resuming_run(tmp_path: Path) -> None:
     """Prompts that duplicate the old file's are dropped as usual."""
     write_source(tmp_path, questions(25))
     recipe = recipe_of(tmp_path)
@@ -232,7 +232,7 @@ def touched(root: Path) -> Path:
 
 
 @pytest.mark.parametrize("change", [renamed, moved, copied, replaced, touched])
-async def test_a_dataset_that_was_moved_is_the_same(tmp_path: Path, change: Callable[[Path], Path]) -> None:
+async def test_a_moved_dataset_is_the_same_dataset(tmp_path: Path, change: Callable[[Path], Path]) -> None:
     """It resumes, no count doubles, and what was asked is not asked again."""
     root = tmp_path / "root"
     write_source(root, questions(24))
@@ -246,7 +246,7 @@ async def test_a_dataset_that_was_moved_is_the_same(tmp_path: Path, change: Call
     assert len(read_plans(open_dataset(recipe))) == 1
 
 
-async def test_a_copy_of_a_file_beside_it_is_a_file(tmp_path: Path) -> None:
+async def test_a_copy_of_a_source_file_counts_as_a_new_file(tmp_path: Path) -> None:
     """Its rows are duplicates, as they would be of any other."""
     write_source(tmp_path, questions(5))
     await asked(recipe_of(tmp_path))
@@ -255,7 +255,7 @@ async def test_a_copy_of_a_file_beside_it_is_a_file(tmp_path: Path) -> None:
     assert (summary.prompts, summary.duplicates, summary.requests) == (10, 5, 0)
 
 
-async def test_a_file_of_other_content_is_refused_by_name(tmp_path: Path) -> None:
+async def test_a_file_with_changed_content_is_refused_by_name(tmp_path: Path) -> None:
     """Case 44-grown: whether it grew or changed within the same size; the message gives the way out."""
     write_source(tmp_path, questions(5))
     await asked(recipe_of(tmp_path))
@@ -265,7 +265,7 @@ async def test_a_file_of_other_content_is_refused_by_name(tmp_path: Path) -> Non
             await asked(recipe_of(tmp_path))
 
 
-async def test_a_pilot_is_gone_on_from_after_a_move(tmp_path: Path) -> None:
+async def test_a_pilot_is_continued_after_a_move(tmp_path: Path) -> None:
     """It resumes where its generation ended in the file, wherever that file is now."""
     root = tmp_path / "root"
     write_source(root, questions(24))
@@ -280,7 +280,7 @@ async def test_a_pilot_is_gone_on_from_after_a_move(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("between", [True, False], ids=["a run between", "at once"])
-async def test_another_file_where_a_moved_one_was_is_another(tmp_path: Path, between: bool) -> None:
+async def test_a_different_file_in_a_moved_files_place_is_a_new_file(tmp_path: Path, between: bool) -> None:
     """As with rotated logs: two planned files have had one URL, and failures and growth find the rows of each."""
     refusing = {"faults": [{"kind": "status", "status": 400, "share": 0.5}], "seed": 3}
     path = write_source(tmp_path, questions(8))
@@ -295,7 +295,7 @@ async def test_another_file_where_a_moved_one_was_is_another(tmp_path: Path, bet
     assert_whole(growing(tmp_path, 3), await asked(growing(tmp_path, 3)), prompts=19, each=3)
 
 
-async def test_growth_whose_source_is_gone_plans_nothing(tmp_path: Path) -> None:
+async def test_samples_cannot_be_raised_without_the_source(tmp_path: Path) -> None:
     """It names the file; the dataset can be resumed as it was, and grows once the file is back."""
     path = write_source(tmp_path, questions(5))
     write_source(tmp_path, questions(5, start=5), name="b.jsonl")
@@ -311,7 +311,7 @@ async def test_growth_whose_source_is_gone_plans_nothing(tmp_path: Path) -> None
     assert_whole(growing(tmp_path, 4), await asked(growing(tmp_path, 4)), prompts=10, each=4)
 
 
-async def test_files_of_one_size_and_time_that_swapped_names(tmp_path: Path) -> None:
+async def test_files_of_equal_size_and_time_with_swapped_names_are_noticed(tmp_path: Path) -> None:
     """The content identifies a file where a local disk's etag can't."""
     for name, start in (("a.jsonl", 10), ("b.jsonl", 35)):
         write_source(tmp_path, questions(25, start=start), name=name)

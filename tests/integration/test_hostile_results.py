@@ -58,7 +58,7 @@ def spoiled(lines: list[bytes]) -> list[bytes]:
 
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("api", APIS)
-def test_junk_strangers_and_duplicates_change_nothing(tmp_path: Path, api: str) -> None:
+def test_junk_foreign_and_duplicate_results_change_nothing(tmp_path: Path, api: str) -> None:
     """The first result of a request is its answer; anything that isn't a result of this batch is skipped."""
     write_source(tmp_path, questions(10))
 
@@ -79,7 +79,7 @@ def test_junk_strangers_and_duplicates_change_nothing(tmp_path: Path, api: str) 
 
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("api", APIS)
-def test_only_what_is_missing_is_asked_again(tmp_path: Path, api: str) -> None:
+def test_only_missing_results_are_asked_for_again(tmp_path: Path, api: str) -> None:
     """It counts as maybe billed, because nothing shows if the provider served it."""
     write_source(tmp_path, questions(10))
 
@@ -103,7 +103,7 @@ def memory_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def test_a_file_of_200_mb_is_read_as_it_comes() -> None:
+def test_a_200_mb_result_file_is_streamed() -> None:
     """Over HTTP, line by line: memory does not grow with the file."""
     answer = {"status_code": 200, "body": {"choices": [{"message": {"content": "x" * 40_000}}]}}
     row = json.dumps({"custom_id": "f" * 24 + "-1", "response": answer, "error": None}).encode() + b"\n"

@@ -109,7 +109,7 @@ def chunked(data: bytes, headers: bytes = b"") -> bytes:
 # --- replies
 
 
-async def test_a_reply_is_status_headers_and_body(http: HttpTransport) -> None:
+async def test_a_reply_has_status_headers_and_body(http: HttpTransport) -> None:
     """An error status is a reply like any other; header names come in lower case."""
     response = b"HTTP/1.1 429 Too Many\r\nRetry-After: 7\r\nX-Note: caf\xe9\r\nContent-Length: 4\r\n\r\nslow"
     async with listening(answering(response)) as url:
@@ -119,7 +119,7 @@ async def test_a_reply_is_status_headers_and_body(http: HttpTransport) -> None:
     assert reply.headers["x-note"] == "café"
 
 
-async def test_what_is_sent_is_what_was_given(http: HttpTransport) -> None:
+async def test_the_request_is_sent_as_given(http: HttpTransport) -> None:
     """The body and the headers arrive as they are, with host and length, and no cookies."""
     seen: list[tuple[bytes, bytes]] = []
 
@@ -153,7 +153,7 @@ async def test_each_request_has_its_own_method_and_headers(http: HttpTransport) 
     assert [head.partition(b" ")[0] for head in seen] == [b"get", b"get", b"get", b"delete"]
 
 
-async def test_posts_that_overlap_keep_their_own_headers(http: HttpTransport) -> None:
+async def test_overlapping_posts_keep_their_own_headers(http: HttpTransport) -> None:
     """Each signed request has its own signature, also while connections are made."""
 
     async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -194,14 +194,14 @@ async def test_small_and_large_bodies_have_the_same_headers(http: HttpTransport)
 
 
 @pytest.mark.parametrize("body", [b"", CHAT], ids=["empty", "small"])
-async def test_a_header_that_would_end_early_is_not_sent(http: HttpTransport, body: bytes) -> None:
+async def test_a_header_with_a_line_break_is_not_sent(http: HttpTransport, body: bytes) -> None:
     """A line break in a secret must not become a header of its own."""
     async with listening(answering(OK)) as url:
         with pytest.raises(NotSent):
             await post(http, url, body=body, authorization="Bearer k\r\nx-other: 1")
 
 
-async def test_interim_replies_are_passed_over(http: HttpTransport) -> None:
+async def test_interim_replies_are_skipped(http: HttpTransport) -> None:
     """Only the last one is the reply."""
     interim = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
     async with listening(answering(interim + OK)) as url:
@@ -251,7 +251,7 @@ async def test_a_thousand_requests_at_once(http: HttpTransport) -> None:
     assert time.monotonic() - start < 200  # by hundreds it would be 5 s more, by ones 500 s
 
 
-async def test_a_redirect_is_a_reply_and_is_not_followed(http: HttpTransport) -> None:
+async def test_a_redirect_is_returned_and_not_followed(http: HttpTransport) -> None:
     """Neither prompt nor key is sent where a 307 points."""
     visits: list[int] = []
 
@@ -327,13 +327,13 @@ async def test_a_compressed_reply_is_decoded(
 
 
 @pytest.mark.parametrize("encoding", [b"gzip", b"deflate", b"br", b"zstd", b"made-up"])
-async def test_what_can_not_be_decoded_comes_as_it_is(http: HttpTransport, encoding: bytes) -> None:
+async def test_an_undecodable_body_is_returned_as_it_came(http: HttpTransport, encoding: bytes) -> None:
     """A body that arrived is kept, whatever it is."""
     async with listening(answering(chunked(b"\xff no such thing", b"Content-Encoding: %b\r\n" % encoding))) as url:
         assert (await post(http, url)).body == b"\xff no such thing"
 
 
-async def test_a_gzip_bomb_is_lost_at_the_bound(http: HttpTransport) -> None:
+async def test_a_gzip_bomb_is_cut_off_at_the_size_limit(http: HttpTransport) -> None:
     """A gigabyte of zeros in a megabyte: given up at 64 MiB."""
     pack = zlib.compressobj(wbits=31)
     bomb = b"".join(pack.compress(bytes(2**20)) for _ in range(1024)) + pack.flush()
@@ -342,7 +342,7 @@ async def test_a_gzip_bomb_is_lost_at_the_bound(http: HttpTransport) -> None:
             await post(http, url, timeout_s=60)
 
 
-async def test_an_endless_body_is_lost_at_the_bound(http: HttpTransport) -> None:
+async def test_an_endless_body_is_cut_off_at_the_size_limit(http: HttpTransport) -> None:
     """Only 64 MiB, and what the sockets hold, are read from a server that never stops."""
     sent = 0
 
@@ -382,7 +382,7 @@ async def test_a_cut_connection_is_lost(http: HttpTransport, fault: dict[str, An
 
 
 @pytest.mark.parametrize("fault", [{"kind": "hang"}, {"kind": "trickle", "over_s": 60.0}], ids=str)
-async def test_the_deadline_is_for_the_whole_exchange(http: HttpTransport, fault: dict[str, Any]) -> None:
+async def test_the_deadline_covers_the_whole_exchange(http: HttpTransport, fault: dict[str, Any]) -> None:
     """Both silence and a trickle end after timeout_s."""
     async with simulator(faults=[fault], output_tokens=(5000, 5000)) as url:
         start = time.monotonic()
@@ -407,7 +407,7 @@ async def test_keep_alive_newlines_do_not_defeat_the_deadline(http: HttpTranspor
             await post(http, url, timeout_s=0.3)
 
 
-async def test_a_server_that_does_not_read_meets_the_deadline(http: HttpTransport) -> None:
+async def test_a_server_that_does_not_read_hits_the_deadline(http: HttpTransport) -> None:
     """A body that can't be sent does not escape the deadline, even if the reply has begun."""
 
     async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -445,7 +445,7 @@ def test_any_bytes_are_a_reply_or_lost(head: bytes, tail: bytes) -> None:
     assert isinstance(asyncio.run(ask()), Reply | Lost)
 
 
-async def test_headers_without_end_are_lost(http: HttpTransport) -> None:
+async def test_endless_headers_are_cut_off(http: HttpTransport) -> None:
     """A header of a megabyte is refused, not stored."""
     async with listening(answering(b"HTTP/1.1 200 OK\r\nx: " + b"y" * 2**20 + b"\r\n\r\n")) as url:
         with pytest.raises(Lost):
@@ -490,7 +490,7 @@ async def test_an_idle_connection_is_closed(http: HttpTransport, monkeypatch: py
             gone.clear()
 
 
-async def test_a_reply_that_was_not_asked_for_answers_nothing(http: HttpTransport) -> None:
+async def test_an_unrequested_reply_answers_nothing(http: HttpTransport) -> None:
     """Servers that give up on an idle connection may send a 408 first; the next request takes another connection."""
     idle, connections = asyncio.Event(), 0
 
@@ -530,7 +530,7 @@ async def test_a_connection_closed_under_a_request_is_lost(http: HttpTransport) 
     assert requests == 2
 
 
-async def test_what_is_not_sent_was_never_seen(http: HttpTransport) -> None:
+async def test_a_request_reported_as_unsent_never_reached_the_server(http: HttpTransport) -> None:
     """Requests race with their connection's closing: none that the server read is reported as not sent."""
     seen = unsent = 0
 
@@ -552,7 +552,7 @@ async def test_what_is_not_sent_was_never_seen(http: HttpTransport) -> None:
     assert seen >= 100
 
 
-async def test_a_cancelled_post_leaves_no_connection(http: HttpTransport) -> None:
+async def test_a_cancelled_post_closes_its_connection(http: HttpTransport) -> None:
     """The server sees the connection end, and so can stop working on the answer."""
     asked, gone = asyncio.Event(), asyncio.Event()
 
@@ -575,7 +575,7 @@ async def test_a_cancelled_post_leaves_no_connection(http: HttpTransport) -> Non
 # --- not sent
 
 
-async def test_a_refused_connection_is_not_sent(http: HttpTransport) -> None:
+async def test_a_refused_connection_counts_as_not_sent(http: HttpTransport) -> None:
     """Nobody listens: nothing was sent and nothing is billed."""
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
@@ -584,7 +584,7 @@ async def test_a_refused_connection_is_not_sent(http: HttpTransport) -> None:
     assert not caught.value.certificate
 
 
-async def test_an_unknown_name_is_not_sent(http: HttpTransport, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_unknown_host_name_counts_as_not_sent(http: HttpTransport, monkeypatch: pytest.MonkeyPatch) -> None:
     """The resolver's failure is not a failure of the request."""
 
     def unknown(*_: Any, **__: Any) -> Any:
@@ -595,7 +595,7 @@ async def test_an_unknown_name_is_not_sent(http: HttpTransport, monkeypatch: pyt
         await post(http, "http://teacher.test/v1")
 
 
-async def test_a_connection_that_does_not_come_about_is_not_sent() -> None:
+async def test_a_connection_that_times_out_counts_as_not_sent() -> None:
     """The bound for connecting covers TLS: a listener that never shakes hands."""
 
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -652,7 +652,7 @@ async def test_a_trusted_certificate_is_accepted(
         assert (await post(http, url)).status == 200
 
 
-async def test_a_self_signed_certificate_is_not_sent(http: HttpTransport, tmp_path: Path) -> None:
+async def test_a_self_signed_certificate_counts_as_not_sent(http: HttpTransport, tmp_path: Path) -> None:
     """Neither key nor prompt is sent to a server with an unknown certificate."""
     context, _ = certificate(tmp_path)
     async with listening(answering(OK), tls=context) as url:
@@ -662,7 +662,7 @@ async def test_a_self_signed_certificate_is_not_sent(http: HttpTransport, tmp_pa
 
 
 @pytest.mark.parametrize("wrong", [{"days": -2}, {"host": "other.test"}], ids=str)
-async def test_an_expired_or_foreign_certificate_is_not_sent(
+async def test_an_expired_or_foreign_certificate_counts_as_not_sent(
     http: HttpTransport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: dict[str, Any]
 ) -> None:
     """It was trusted once, or is for another host."""
@@ -674,7 +674,7 @@ async def test_an_expired_or_foreign_certificate_is_not_sent(
     assert caught.value.certificate
 
 
-async def test_a_handshake_that_breaks_is_no_fault_of_the_certificate(http: HttpTransport) -> None:
+async def test_a_broken_handshake_is_not_blamed_on_the_certificate(http: HttpTransport) -> None:
     """A load balancer that cuts handshakes under load is away for a moment, not permanently wrong."""
 
     async def cut(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -689,7 +689,7 @@ async def test_a_handshake_that_breaks_is_no_fault_of_the_certificate(http: Http
 # --- the environment
 
 
-async def test_the_proxy_of_the_environment_is_used(http: HttpTransport, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_proxy_from_the_environment_is_used(http: HttpTransport, monkeypatch: pytest.MonkeyPatch) -> None:
     """With its password; NO_PROXY names what goes direct."""
     seen: list[bytes] = []
 
@@ -707,9 +707,7 @@ async def test_the_proxy_of_the_environment_is_used(http: HttpTransport, monkeyp
     assert b"Basic " + base64.b64encode(b"me:secret") in seen[0]
 
 
-async def test_a_proxy_that_refuses_the_tunnel_is_not_sent(
-    http: HttpTransport, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_refused_proxy_tunnel_counts_as_not_sent(http: HttpTransport, monkeypatch: pytest.MonkeyPatch) -> None:
     """The teacher never received the request."""
 
     async def proxy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -722,7 +720,7 @@ async def test_a_proxy_that_refuses_the_tunnel_is_not_sent(
             await post(http, "https://teacher.test/v1")
 
 
-async def test_passwords_of_netrc_are_not_sent(
+async def test_passwords_from_netrc_are_not_sent(
     http: HttpTransport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The key comes only from the recipe's reference."""
@@ -743,7 +741,7 @@ async def test_passwords_of_netrc_are_not_sent(
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="sockets are found in Linux's /proc")
-async def test_a_connection_that_nobody_acknowledges_is_given_up(http: HttpTransport) -> None:
+async def test_an_unacknowledged_connection_is_given_up(http: HttpTransport) -> None:
     """The kernel is set up for this (tests/hosts cuts a real link), and probes each: a NAT drops silent ones."""
     found: list[tuple[int, int, int]] = []
 

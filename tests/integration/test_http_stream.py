@@ -74,7 +74,7 @@ async def get(http: HttpTransport, url: str, *, timeout_s: float = 10.0, stall_t
     return await http.send(HttpRequest("GET", url, {}, stall_timeout_s=stall_timeout_s), timeout_s=timeout_s)
 
 
-async def test_a_stream_comes_raw_and_whole_and_its_connection_is_kept(http: HttpTransport) -> None:
+async def test_a_stream_is_returned_raw_and_whole_and_its_connection_is_reused(http: HttpTransport) -> None:
     """An event in two packets, cut within a character; two in one; comments; the connection is used again."""
     at = EVENT.index("é".encode()) + 1
     script: list[bytes | float] = [
@@ -94,7 +94,7 @@ async def test_a_stream_comes_raw_and_whole_and_its_connection_is_kept(http: Htt
         assert len(set(ports)) == 1
 
 
-async def test_many_packets_are_gathered_and_none_is_lost(http: HttpTransport) -> None:
+async def test_many_packets_are_joined_without_loss(http: HttpTransport) -> None:
     """Two thousand events, each in its own packet."""
     script: list[bytes | float] = [HEAD]
     for number in range(2000):
@@ -104,7 +104,7 @@ async def test_many_packets_are_gathered_and_none_is_lost(http: HttpTransport) -
     assert reply.body == b"".join(b"data: %d\n\n" % number for number in range(2000))
 
 
-async def test_a_stream_that_brings_only_pings_has_stalled(http: HttpTransport) -> None:
+async def test_a_stream_of_only_pings_has_stalled(http: HttpTransport) -> None:
     """It times out long before the deadline; the message names the setting."""
     pings: list[bytes | float] = [chunk(PING), 0.05]
     async with serving([HEAD, chunk(EVENT), *pings * 100]) as (url, _):
@@ -115,7 +115,7 @@ async def test_a_stream_that_brings_only_pings_has_stalled(http: HttpTransport) 
     assert time.monotonic() - began < 2.0
 
 
-async def test_slow_events_are_no_stall(http: HttpTransport) -> None:
+async def test_slow_events_do_not_count_as_a_stall(http: HttpTransport) -> None:
     """The time before the first event doesn't count either: a model may think, a server may queue."""
     events: list[bytes | float] = [chunk(EVENT), 0.2]
     script = [HEAD, 0.6, chunk(PING), *events * 4, chunk(DONE), LAST]
@@ -123,7 +123,7 @@ async def test_slow_events_are_no_stall(http: HttpTransport) -> None:
         assert (await get(http, url, stall_timeout_s=0.4)).body == PING + 4 * EVENT + DONE
 
 
-async def test_the_deadline_is_for_the_whole_stream(http: HttpTransport) -> None:
+async def test_the_deadline_covers_the_whole_stream(http: HttpTransport) -> None:
     """However active the stream is."""
     events: list[bytes | float] = [chunk(EVENT), 0.02]
     async with serving([HEAD, *events * 500]) as (url, _):
@@ -158,7 +158,7 @@ async def test_a_cut_stream_is_lost(http: HttpTransport, script: Script) -> None
     ],
     ids=["no last chunk", "silence", "pings for ever", "ended by its close"],
 )
-async def test_nothing_is_missing_behind_the_end_marker(http: HttpTransport, script: Script) -> None:
+async def test_everything_behind_the_end_marker_is_read(http: HttpTransport, script: Script) -> None:
     """A server that never ends the body, or cuts it after the marker, has still answered."""
     async with serving(script) as (url, _):
         began = time.monotonic()
@@ -171,7 +171,7 @@ async def test_nothing_is_missing_behind_the_end_marker(http: HttpTransport, scr
     [([EVENT[:30]], 10.0), ([EVENT[:30], 30.0], 10.0), ([EVENT[:30], *[PING, 0.05] * 300], 0.5)],
     ids=["cut", "stalled", "too late"],
 )
-async def test_what_came_of_a_stream_before_it_was_cut_is_kept(
+async def test_the_part_of_a_cut_stream_that_arrived_is_kept(
     http: HttpTransport, script: list[bytes | float], timeout_s: float
 ) -> None:
     """However it ended; nothing is kept of a reply that is not a stream."""
@@ -184,7 +184,7 @@ async def test_what_came_of_a_stream_before_it_was_cut_is_kept(
         assert (cut and (cut.status, cut.body.replace(PING, b""))) == (came and (200, came))
 
 
-async def test_an_endless_stream_is_lost_at_the_bound(http: HttpTransport) -> None:
+async def test_an_endless_stream_is_cut_off_at_the_size_limit(http: HttpTransport) -> None:
     """At 64 MiB; the server is slowed down meanwhile."""
     piece = chunk(EVENT * 4000)
     async with serving([HEAD, *[piece] * (2 + MAX_REPLY_BYTES // len(piece))]) as (url, _):
@@ -213,7 +213,7 @@ async def read_in(packets: list[bytes]) -> bytes:
 
 @settings(max_examples=50)
 @given(st.lists(st.sampled_from([EVENT, PING, DONE, b"\n", b"data: 1\r\n\r\n"]), max_size=10), st.data())
-def test_any_packets_make_the_same_body(pieces: list[bytes], data: st.DataObject) -> None:
+def test_the_body_does_not_depend_on_packet_boundaries(pieces: list[bytes], data: st.DataObject) -> None:
     """Each byte once, in order."""
     body = b"".join(pieces)
     cuts = sorted(data.draw(st.lists(st.integers(0, len(body)), max_size=10)))
@@ -221,13 +221,13 @@ def test_any_packets_make_the_same_body(pieces: list[bytes], data: st.DataObject
     assert asyncio.run(read_in(packets)) == body
 
 
-async def test_the_bound_is_kept_in_memory() -> None:
+async def test_the_size_limit_bounds_memory() -> None:
     """It applies at the packet that exceeds it."""
     with pytest.raises(TooLarge):
         await read_in([b"x" * 4000, b"x" * 97])
 
 
-async def test_a_server_that_closes_behind_its_streams_loses_no_request(http: HttpTransport) -> None:
+async def test_a_server_that_closes_after_each_stream_loses_no_request(http: HttpTransport) -> None:
     """As llama.cpp's does, although its headers say otherwise: each stream gets a connection of its own."""
     async with serving([HEAD, chunk(EVENT), chunk(DONE), LAST]) as (url, ports):
         for _ in range(20):

@@ -84,7 +84,7 @@ async def test_all_protocols_send_images(tmp_path: Path) -> None:
     assert verify(open_dataset(recipe)).ok
 
 
-async def test_embedded_images_are_read_by_datasets(tmp_path: Path) -> None:
+async def test_datasets_reads_embedded_images(tmp_path: Path) -> None:
     """As images, with the pixels of the source, in records and in what is rejected."""
     images = [picture(number) for number in range(6)]
     write_images(
@@ -105,7 +105,7 @@ async def test_embedded_images_are_read_by_datasets(tmp_path: Path) -> None:
     assert verify(open_dataset(recipe)).ok
 
 
-async def test_text_sources_hold_urls(tmp_path: Path) -> None:
+async def test_text_sources_can_name_images_by_url(tmp_path: Path) -> None:
     """data: URLs are sent as their bytes, links as they are; bad images are bad rows."""
     image, link = picture(5), "https://example.org/a.png"
     given = [data_url(image), link, [link, data_url(image)], [], "cat.png", None]
@@ -128,7 +128,7 @@ async def test_text_sources_hold_urls(tmp_path: Path) -> None:
     assert not kept["q3"]["completion"][0]["content"].startswith("In view")
 
 
-async def test_links_are_never_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_image_links_are_never_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The teacher gets the link; plan, run, card, report and verify never contact its host."""
     came: list[str] = []
     look_up = socket.getaddrinfo
@@ -163,7 +163,7 @@ async def test_links_are_never_fetched(tmp_path: Path, monkeypatch: pytest.Monke
     assert {row["images"][0]["path"] for row in rows(recipe)} == set(links)
 
 
-async def test_a_source_moves_with_its_dataset_and_may_not_change(tmp_path: Path) -> None:
+async def test_a_source_with_images_can_move_but_not_change(tmp_path: Path) -> None:
     """Images are found again by their file's content; other images in its place are refused by name."""
     path = tmp_path / "source" / "a.parquet"
     write_images(path, [{"bytes": picture(number), "path": None} for number in range(30)])
@@ -189,7 +189,9 @@ async def test_equal_prompts_with_equal_images_are_asked_once(tmp_path: Path) ->
     assert (summary.records, summary.duplicates) == (2, 1)
 
 
-async def test_asking_starts_with_a_small_part_of_the_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_first_requests_need_only_a_small_part_of_the_index(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An image takes milliseconds to index; what fails in a later part is found again."""
     monkeypatch.setattr(source_planning, "_IMAGE_ROWS_PER_PART", 20)
     images = [picture(number) for number in range(60)]

@@ -74,7 +74,7 @@ def rows(root: Path, kind: str) -> list[dict[str, Any]]:
     return found
 
 
-async def test_scores(tmp_path: Path) -> None:
+async def test_a_judge_scores_answers(tmp_path: Path) -> None:
     """Answers are kept by the judge's score, its cost is counted apart, and no answer is judged a second time."""
     summary = await run_in_process(recipe_of(tmp_path))
     kept, rejected = rows(tmp_path, "data"), rows(tmp_path, "rejected")
@@ -97,7 +97,7 @@ async def test_scores(tmp_path: Path) -> None:
     assert again.requests == 0
 
 
-async def test_comparisons_with_a_teacher(tmp_path: Path) -> None:
+async def test_a_judge_compares_answers_of_two_teachers(tmp_path: Path) -> None:
     """A win scores 1 and a loss 0, whichever place the answer was shown in; the other answer is itself accepted."""
     against = {"against": "base", "accept_if": None, "name": "better"}
     await run_in_process(recipe_of(tmp_path, judge=against, route="each", others=["base"]))
@@ -113,7 +113,7 @@ async def test_comparisons_with_a_teacher(tmp_path: Path) -> None:
     assert {row["checks"]["better"]["score"] for row in found} >= {0.0, 1.0}
 
 
-async def test_comparisons_with_a_column(tmp_path: Path) -> None:
+async def test_a_judge_compares_answers_with_a_column(tmp_path: Path) -> None:
     """With the text in the row, whatever its own score; a row without a text is not asked."""
     recipe = recipe_of(tmp_path, prompts=10, judge={"against": "old", "accept_if": None})
     old = {f"q{n}": f"text {n}" if n else "" for n in range(10)}
@@ -133,7 +133,7 @@ async def test_comparisons_with_a_column(tmp_path: Path) -> None:
     assert (len(log(tmp_path, "t")), len(log(tmp_path, "judge"))) == (9, 9)
 
 
-async def test_several_judges(tmp_path: Path) -> None:
+async def test_several_judges_decide_in_turn(tmp_path: Path) -> None:
     """Each has its column and its account; what the first rejects costs nothing at the second."""
     document = recipe_of(tmp_path).model_dump(mode="json", exclude_none=True)
     (judge,) = [teacher for teacher in document["teachers"] if teacher["name"] == "judge"]
@@ -207,7 +207,7 @@ async def test_a_judge_has_its_own_account(tmp_path: Path) -> None:
     assert meeting.most == most
 
 
-async def test_a_judge_of_the_teachers_account_goes_first(tmp_path: Path) -> None:
+async def test_a_judge_on_the_teachers_account_goes_first(tmp_path: Path) -> None:
     """Answers are judged as they come, although four teachers wait for the same slot."""
     recipe = recipe_of(tmp_path, others=["u", "v", "w"])
     async with await serve(SimulatorSettings(log=str(tmp_path / "both.log"))) as server:
@@ -228,9 +228,7 @@ async def test_a_judge_of_the_teachers_account_goes_first(tmp_path: Path) -> Non
         ({"status": 400, "body": json.dumps({"error": {"code": "content_policy_violation", "message": "no"}})}, "no"),
     ],
 )
-async def test_a_judge_that_gives_no_verdict_leaves_answers_unchecked(
-    tmp_path: Path, fault: dict[str, Any], words: str
-) -> None:
+async def test_answers_without_a_verdict_stay_unchecked(tmp_path: Path, fault: dict[str, Any], words: str) -> None:
     """Nonsense is asked again a few times, a refusal is not; a retry then gets the same answers judged."""
     broken = {"faults": [{"kind": "status", "status": 200} | fault]}
     summary = await run_in_process(recipe_of(tmp_path, prompts=3, simulated=broken))
@@ -265,7 +263,7 @@ async def test_nothing_is_paid_for_twice_after_crashes(tmp_path: Path) -> None:
     assert again <= cuts * at_once
 
 
-async def test_a_budget_counts_judges_too(tmp_path: Path) -> None:
+async def test_a_budget_covers_judges_too(tmp_path: Path) -> None:
     """Requests to the judge are paid out of the same budget."""
     recipe = recipe_of(tmp_path, budget={"requests": 15})
     with pytest.raises(BudgetSpent, match="15 of 15 requests"):
@@ -297,7 +295,7 @@ INJECTIONS = (
 )
 
 
-def test_the_answer_can_not_pass_for_the_instructions() -> None:
+def test_an_answer_cannot_pose_as_the_judges_instructions() -> None:
     """Twenty injections change no score of an honest judge, 9 of one that believes half of them, 17 of a credulous one.
 
     That is the simulated judge's own nature: how many a real model believes can only be measured with that model.
@@ -320,7 +318,7 @@ def test_the_answer_can_not_pass_for_the_instructions() -> None:
     assert changed == {0.0: 0, 0.5: 9, 1.0: 17}
 
 
-async def test_views_of_a_judged_dataset(tmp_path: Path) -> None:
+async def test_plan_check_and_card_know_the_judge(tmp_path: Path) -> None:
     """`plan` includes the judge's cost, `check` repeats the run's verdicts, and the card says why it may be used."""
     recipe = recipe_of(tmp_path, judge={"judging_allowed_because": "legal said yes"})
     planned = preview(recipe)

@@ -16,7 +16,7 @@ HERE = threading.current_thread()
 
 
 @pytest.mark.parametrize(("tokens", "is_large"), [(5, False), (600, True)])
-async def test_only_a_large_reply_is_read_in_a_thread(
+async def test_only_large_replies_are_read_in_a_thread(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tokens: int, is_large: bool
 ) -> None:
     """For a small one, the switch to a thread costs more than it saves."""

@@ -41,7 +41,7 @@ async def until(condition: Callable[[], bool], run: "asyncio.Task[Any]") -> None
 
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("api", APIS)
-def test_a_batch_is_looked_for_over_restarts_before_anything_is_created_again(
+def test_a_batch_is_looked_for_across_restarts_before_it_is_created_again(
     tmp_path: Path, api: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The wait continues where it was; a batch listed within it is paid for once. Bedrock's token needs no wait."""
@@ -68,7 +68,7 @@ def test_a_batch_is_looked_for_over_restarts_before_anything_is_created_again(
 
 
 @pytest.mark.usefixtures("quick")
-def test_the_wait_for_a_listing_ends_though_no_owner_lasts_as_long(
+def test_the_wait_for_a_listing_ends_even_if_every_owner_dies_sooner(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It counts from the first listing without the batch, whichever worker read it."""
@@ -95,7 +95,7 @@ def test_the_wait_for_a_listing_ends_though_no_owner_lasts_as_long(
 
 @pytest.mark.usefixtures("parks")
 @pytest.mark.parametrize("api", ["openai-chat", "gemini"])
-def test_a_batch_that_is_listed_after_it_was_created_again_is_cancelled(tmp_path: Path, api: str) -> None:
+def test_a_batch_listed_after_its_replacement_was_created_is_cancelled(tmp_path: Path, api: str) -> None:
     """By the worker that looks at the parked chunk, before it has cost as much as the other."""
     write_source(tmp_path, questions(20))
 
@@ -122,7 +122,7 @@ def test_a_batch_that_is_listed_after_it_was_created_again_is_cancelled(tmp_path
 
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("api", ["openai-chat", "anthropic", "gemini"])
-def test_answers_of_a_batch_that_is_listed_late_fill_the_gaps_of_the_next_one(tmp_path: Path, api: str) -> None:
+def test_a_late_listed_batch_fills_the_gaps_of_its_replacement(tmp_path: Path, api: str) -> None:
     """What the second one lacks is asked a third time only where the first one lacks it too."""
     write_source(tmp_path, questions(30))
 
@@ -143,7 +143,7 @@ def test_answers_of_a_batch_that_is_listed_late_fill_the_gaps_of_the_next_one(tm
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_batch_listed_late_is_collected_where_none_was_created_again(tmp_path: Path) -> None:
+def test_a_late_listed_batch_without_a_replacement_is_collected(tmp_path: Path) -> None:
     """Given up before a crash, listed after it: it is looked for once more before the next creation."""
     write_source(tmp_path, questions(10))
 

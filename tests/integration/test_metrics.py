@@ -149,7 +149,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
         yield seen
 
 
-def test_counters_are_right_to_the_last(watched: Watched) -> None:
+def test_counters_are_exact_at_the_end(watched: Watched) -> None:
     """What Prometheus has of a finished run equals the run's own Summary."""
     summary = watched.summary
     assert summary["state"] == "done"
@@ -180,7 +180,7 @@ def panels() -> list[Any]:
 
 
 @pytest.mark.parametrize("query", panels())
-def test_panel_shows_data(watched: Watched, query: str) -> None:
+def test_every_dashboard_panel_shows_data(watched: Watched, query: str) -> None:
     """Every query of the dashboard finds figures in the run's time."""
     for variable, text in {"$dataset": ".*", "$__rate_interval": "10s", "$__range": "10m"}.items():
         query = query.replace(variable, text)
@@ -190,17 +190,17 @@ def test_panel_shows_data(watched: Watched, query: str) -> None:
     assert any(math.isfinite(float(text)) for series in found for _, text in series["values"])
 
 
-def test_no_label_follows_the_prompts(watched: Watched) -> None:
+def test_labels_do_not_grow_with_the_prompts(watched: Watched) -> None:
     """2,000 prompts make no more series than two would."""
     assert 30 < value(watched, 'count({__name__=~"ray_stillhouse_.*"})') < 100
 
 
-def test_job_says_how_far_it_is(watched: Watched) -> None:
+def test_a_job_reports_its_progress(watched: Watched) -> None:
     """The job's log contains the run's progress in the form that a follower's panel reads."""
     assert any("of 2,000 settled" in message for message in watched.messages), watched.messages
 
 
-def test_actors_are_told_apart(watched: Watched) -> None:
+def test_actors_have_recognisable_names(watched: Watched) -> None:
     """The dashboard's list says which actor is what."""
     names = " ".join(actor["name"] for actor in watched.actors)
     assert all(name in names for name in ("worker-0 watched", "worker-1 watched", "prompt-queue watched"))
@@ -209,7 +209,7 @@ def test_actors_are_told_apart(watched: Watched) -> None:
     assert any(text.startswith("PromptQueue(watched") for text in reprs)
 
 
-def test_actors_log_an_event_a_line(watched: Watched) -> None:
+def test_actors_log_one_event_per_line(watched: Watched) -> None:
     """Every chunk's lease and seal is a line of JSON with chunk and teacher; troubles are counted, not listed."""
     sealed = [event for event in watched.events if event["event"] == "chunk sealed"]
     assert len({event["chunk"] for event in sealed}) == len(sealed) == PROMPTS // PER_SHARD

@@ -36,7 +36,7 @@ async def left_open(recipe: Recipe) -> None:
 
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("api", ["openai-chat", "anthropic"])
-def test_another_url_does_not_pay_again(tmp_path: Path, api: str) -> None:
+def test_a_changed_url_does_not_pay_again(tmp_path: Path, api: str) -> None:
     """Where its batch is unknown, nothing is created; back at the first URL, the batch is collected."""
     write_source(tmp_path, questions(10))
 
@@ -80,7 +80,7 @@ def test_another_accounts_key_does_not_pay_again(tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_person_may_decide_to_pay_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_user_may_decide_to_pay_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With --keep-going a batch of another key counts as lost."""
     write_source(tmp_path, questions(10))
     monkeypatch.setenv("THE_KEY", "sk-first-0123456789abcdef")
@@ -101,7 +101,7 @@ def test_a_person_may_decide_to_pay_again(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.usefixtures("quick")
-def test_another_bucket_does_not_pay_again(tmp_path: Path) -> None:
+def test_a_changed_bucket_does_not_pay_again(tmp_path: Path) -> None:
     """Bedrock's job says where its results are."""
     write_source(tmp_path, questions(10))
 

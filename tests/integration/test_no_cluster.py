@@ -57,14 +57,14 @@ def served(bodies: dict[str, str]) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("version", ["[1, 2]", "null", "{}", '{"ray_version": []}', '"x"', "<html>"])
-def test_a_server_that_is_no_ray_is_said(recipe: Path, version: str) -> None:
+def test_a_server_that_is_not_ray_is_reported(recipe: Path, version: str) -> None:
     """Whatever it answers, to any request."""
     with served({"/api/version": version}) as address:
         said = refused("submit", recipe, "--address", address)
     assert address in said
 
 
-def test_what_only_begins_like_ray_is_said(recipe: Path) -> None:
+def test_a_server_that_only_resembles_ray_is_reported(recipe: Path) -> None:
     """It reports a version, but has no jobs."""
     version = json.dumps({"version": "4", "ray_version": "2.60.0", "ray_commit": ""})
     with served({"/api/version": version, "/api/jobs/": '{"a": 1}'}) as address:
@@ -72,7 +72,7 @@ def test_what_only_begins_like_ray_is_said(recipe: Path) -> None:
     assert "does not answer as Ray's dashboard does" in said
 
 
-def test_what_is_no_gcs_is_said_at_once(recipe: Path) -> None:
+def test_a_port_without_a_gcs_is_reported_at_once(recipe: Path) -> None:
     """Ray itself would try for two minutes and ignore signals meanwhile."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         threading.Thread(target=lambda: server.accept()[0].sendall(b"SSH-2.0-x\r\n"), daemon=True).start()
@@ -101,7 +101,7 @@ def test_an_old_cluster_is_refused(recipe: Path) -> None:
         ("run", "127.0.0.1:1", "no Ray cluster at 127.0.0.1:1"),
     ],
 )
-def test_a_wrong_address_is_said_at_once(recipe: Path, command: str, address: str, said: str) -> None:
+def test_a_wrong_address_is_reported_at_once(recipe: Path, command: str, address: str, said: str) -> None:
     """With what was expected."""
     line = refused(command, recipe, "--address", address)
     assert said in line

@@ -38,7 +38,7 @@ shown.note("the end")
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with a recipe and prompts, and a file that is no recipe."""
+    """A folder with a recipe and prompts, and a file that is not a recipe."""
     monkeypatch.chdir(tmp_path)
     prompts = tmp_path / "prompts"
     prompts.mkdir()
@@ -93,14 +93,14 @@ async def test_a_program_gets_the_records_and_no_output(folder: Path, capsys: py
     assert RunResult.model_validate_json(result.as_line()).load().equals(table)
 
 
-def test_a_dataset_without_a_shard_has_its_columns(folder: Path) -> None:
+def test_a_dataset_without_shards_has_its_columns(folder: Path) -> None:
     """When nothing is sealed yet."""
     table = RunResult(state="unfinished", dataset=str(folder / "out")).load(["record_id", "completion"])
     assert (table.num_rows, table.column_names) == (0, ["record_id", "completion"])
 
 
 @pytest.mark.slow
-def test_a_whole_run_in_a_notebook() -> None:
+def test_a_run_works_in_a_notebook() -> None:
     """With a Ray that it starts itself."""
     ((progress, result),) = executed("from stillhouse import read_recipe, run\nrun(read_recipe('recipe.yaml'))")
     assert "24 of 24 settled" in progress["data"]["text/html"]

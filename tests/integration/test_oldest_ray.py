@@ -29,7 +29,7 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return python
 
 
-def test_the_oldest_ray_runs_it(python: Path, tmp_path: Path) -> None:
+def test_the_oldest_supported_ray_completes_a_run(python: Path, tmp_path: Path) -> None:
     """Every part of it that Ray has changed since then is met in the first second of a run."""
     command: list[str | Path] = [python, "-m", "stillhouse.cluster.cli", "run", "quickstart", "--limit", "50", "--json"]
     done = subprocess.run(

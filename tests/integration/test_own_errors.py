@@ -32,7 +32,7 @@ def recipe_at(tmp_path: Path, url: str, *, prompts: int, in_flight: int = 4) -> 
     return recipe_of(tmp_path, teachers=[asked | {"limits": {"in_flight": in_flight}}])
 
 
-async def test_a_bug_of_ours_is_reported_whole_and_costs_no_sample(
+async def test_an_internal_bug_is_reported_in_full_and_costs_no_sample(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Exit 1 with the cause, its traceback in the log; nothing is sealed as poison, and the next run continues."""
@@ -53,7 +53,7 @@ async def test_a_bug_of_ours_is_reported_whole_and_costs_no_sample(
 
 
 @pytest.mark.parametrize("url", ["http://a..b/v1", "http://" + "a" * 70 + "/v1", "http://127.0.0.1:9/v1"])
-async def test_every_exception_of_a_request_is_of_that_request(url: str) -> None:
+async def test_every_connection_error_belongs_to_its_request(url: str) -> None:
     """Names that don't resolve, addresses where nobody listens: not sent, whatever the libraries raise."""
     transport = HttpTransport()
     with pytest.raises((NotSent, Lost)):
@@ -61,7 +61,7 @@ async def test_every_exception_of_a_request_is_of_that_request(url: str) -> None
     await transport.close()
 
 
-async def test_no_descriptor_left_is_a_request_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_running_out_of_descriptors_counts_as_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     """The sample waits as for any overload."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     transport = HttpTransport()
@@ -79,7 +79,7 @@ async def test_no_descriptor_left_is_a_request_not_sent(monkeypatch: pytest.Monk
     await transport.close()
 
 
-def test_descriptors_bound_what_is_in_flight() -> None:
+def test_the_descriptor_limit_bounds_requests_in_flight() -> None:
     """The soft limit is raised to the hard one; the descriptors that are left are for connections."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     lower = min(512, hard)
@@ -92,7 +92,7 @@ def test_descriptors_bound_what_is_in_flight() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-async def test_few_descriptors_are_fewer_slots_and_a_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_few_descriptors_mean_fewer_slots_and_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Case 32: no sample fails, no connection is refused, and a note reports it."""
     monkeypatch.setattr("stillhouse.gen.worker.parts.free_for_connections", lambda: 7)
     crew: list[Worker] = []
@@ -103,7 +103,7 @@ async def test_few_descriptors_are_fewer_slots_and_a_word(tmp_path: Path, monkey
     assert any("limited to 7 requests in flight" in note for note in crew[0].counters.notes)
 
 
-async def test_connections_are_kept_alive_by_tcp(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_connections_use_tcp_keepalive(monkeypatch: pytest.MonkeyPatch) -> None:
     """Case 04: routers forget a connection that carries nothing while an answer is awaited."""
     made: list[socket.socket] = []
 

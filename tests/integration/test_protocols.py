@@ -117,7 +117,7 @@ def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 @pytest.mark.parametrize("api", NOT_KEPT)
-async def test_what_a_reply_says_is_in_its_record(tmp_path: Path, api: str) -> None:
+async def test_a_record_holds_what_its_reply_said(tmp_path: Path, api: str) -> None:
     """Every value that is not empty, of answers with reasoning and of tool calls."""
     write_source(tmp_path, questions(12))
     async with await serve(settings(tool_calls=0.5, reasoning="reasoning_content")) as server:
@@ -145,7 +145,7 @@ def is_in(text: str, value: Any) -> bool:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_claude_is_asked_on_vertex(tmp_path: Path, stream: bool) -> None:
+async def test_claude_on_vertex_works(tmp_path: Path, stream: bool) -> None:
     """Its records are those of Anthropic's own API."""
     write_source(tmp_path, questions(12))
     async with await serve(settings()) as server:
@@ -163,7 +163,7 @@ async def test_claude_is_asked_on_vertex(tmp_path: Path, stream: bool) -> None:
     assert verify(open_dataset(recipe)).ok
 
 
-async def test_a_dataset_keeps_its_columns_whatever_its_teachers_speak(tmp_path: Path) -> None:
+async def test_the_columns_do_not_depend_on_the_protocols(tmp_path: Path) -> None:
     """One that was bound to chat completions lacks those of other protocols, also after a change of protocol."""
     write_source(tmp_path, questions(12))
     async with await serve(settings()) as server:
@@ -224,7 +224,7 @@ async def test_tool_calls_are_kept(tmp_path: Path, api: str) -> None:
 
 
 @pytest.mark.parametrize("api", APIS)
-async def test_limits_are_waited_out_and_failures_tried_again(tmp_path: Path, api: str) -> None:
+async def test_limits_are_waited_out_and_failures_retried(tmp_path: Path, api: str) -> None:
     """In each provider's own words."""
     write_source(tmp_path, questions(20))
     faults = [{"kind": "status", "status": status, "share": 0.1} for status in (500, 503)]
@@ -246,14 +246,14 @@ async def test_a_refused_key_pauses_the_run(tmp_path: Path, api: str, monkeypatc
 
 
 @pytest.mark.parametrize("api", APIS)
-def test_doctor_tries_it(tmp_path: Path, api: str) -> None:
+def test_doctor_tests_every_protocol(tmp_path: Path, api: str) -> None:
     """And judges its answer as a run would."""
     write_source(tmp_path, questions(3))
     with start(settings()) as server:
         recipe = recipe_of(tmp_path, teachers=[teacher(api, server.url)], ask={"tools": [TOOL]})
         *_, finding = examine_recipe(recipe)
     assert finding.state == "ok", finding
-    assert f"answers as {api}-model" in finding.said
+    assert f"answers as {api}-model" in finding.message
 
 
 async def test_answers_of_all_protocols_fit_one_schema(tmp_path: Path) -> None:

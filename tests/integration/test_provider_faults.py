@@ -82,7 +82,7 @@ def served(root: Path) -> Counter[int]:
 
 
 @pytest.mark.parametrize("api", TEACHERS)
-async def test_what_only_some_providers_say_is_kept(tmp_path: Path, api: str) -> None:
+async def test_fields_of_single_providers_are_kept(tmp_path: Path, api: str) -> None:
     """Who wrote the reasoning, its signatures, and the tokens written to and read from the cache."""
     system = "Be brief. " * 500
     records = await asked(tmp_path, api, ask={"system": system, "max_tokens": 400, "reasoning_effort": "low"})
@@ -97,7 +97,7 @@ async def test_what_only_some_providers_say_is_kept(tmp_path: Path, api: str) ->
 
 
 @pytest.mark.parametrize("days", [1, -1])
-async def test_a_clock_that_is_a_day_off_is_corrected_once(tmp_path: Path, days: int) -> None:
+async def test_a_clock_a_day_off_is_corrected_once(tmp_path: Path, days: int) -> None:
     """By the server's clock, with a report; only requests sent before that are refused."""
     crew: list[Worker] = []
     records = await asked(tmp_path, "bedrock", clock=Shifted(86_400 * days), crew=crew.extend)
@@ -164,12 +164,12 @@ def examined(root: Path, api: str, *, simulated: dict[str, Any] | None = None) -
         return [finding for finding in examine_recipe(recipe) if finding.name == "teacher t"]
 
 
-def test_doctor_signs_for_the_teachers_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_signs_by_the_teachers_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where this machine's clock is a day off, and says so."""
     monkeypatch.setattr("stillhouse.cluster.commands.doctor.time.time", Shifted(-86_400, machine=time.time).time)
     asked, clock = examined(tmp_path, "bedrock")
-    assert (asked.state, "sent two requests" in asked.said) == ("ok", True), asked
-    assert (clock.state, "behind the teacher's" in clock.said) == ("warn", True), clock
+    assert (asked.state, "sent two requests" in asked.message) == ("ok", True), asked
+    assert (clock.state, "behind the teacher's" in clock.message) == ("warn", True), clock
 
 
 def test_doctor_judges_a_refusal_as_a_run_would(tmp_path: Path) -> None:
@@ -177,4 +177,4 @@ def test_doctor_judges_a_refusal_as_a_run_would(tmp_path: Path) -> None:
     body: dict[str, object] = {"id": "msg_1", "type": "message", "model": "m", "content": [], "stop_reason": "refusal"}
     fault = {"kind": "status", "status": 200, "body": orjson.dumps(body).decode()}
     (finding,) = examined(tmp_path, "anthropic", simulated={"faults": [fault]})
-    assert (finding.state, "would not keep it" in finding.said) == ("warn", True), finding
+    assert (finding.state, "would not keep it" in finding.message) == ("warn", True), finding

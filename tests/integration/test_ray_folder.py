@@ -24,7 +24,7 @@ def refused(folder: Path, *, variable: str = "RAY_TMPDIR", before: Sequence[str]
     return done.stderr.splitlines()[-1]
 
 
-def test_34_a_folder_of_another_user(tmp_path: Path) -> None:
+def test_34_a_folder_of_another_user_is_reported(tmp_path: Path) -> None:
     """Case 34-tmp-ray: as /tmp/ray is where another user's Ray made it first."""
     theirs = tmp_path / "ray"
     theirs.mkdir()
@@ -41,7 +41,7 @@ def test_34_a_folder_of_another_user(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("variable", ["TMPDIR", "RAY_TMPDIR"])
-def test_a_path_too_long_for_sockets(tmp_path: Path, variable: str) -> None:
+def test_a_path_too_long_for_sockets_is_reported(tmp_path: Path, variable: str) -> None:
     """Case 33-tmpdir; the message gives the system's limit."""
     folder = tmp_path / ("a" * 90)
     folder.mkdir()
@@ -50,8 +50,8 @@ def test_a_path_too_long_for_sockets(tmp_path: Path, variable: str) -> None:
     assert "set RAY_TMPDIR to a folder with a short path" in line
 
 
-def test_a_full_disk(tmp_path: Path) -> None:
-    """Before Ray starts on it, whose processes would die one after the other without a reason."""
+def test_a_full_disk_is_reported_before_ray_starts(tmp_path: Path) -> None:
+    """On a full disk, Ray's processes die one after the other without a reason."""
     mount = ["unshare", "-m", "sh", "-c", 'mount -t tmpfs -o size=100k none "$0" && exec "$@"', str(tmp_path)]
     if shutil.which("unshare") is None or subprocess.run([*mount, "true"], capture_output=True).returncode != 0:
         pytest.skip("needs root to mount a small disk")

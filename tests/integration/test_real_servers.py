@@ -64,7 +64,7 @@ def stored(root: Path, folder: str) -> list[dict[str, Any]]:
     return ds.dataset(path, format="parquet").to_table().to_pylist() if path.exists() else []
 
 
-async def test_llama_cpp_s_streams_make_the_same_records(llama: str, tmp_path: Path) -> None:
+async def test_streams_of_llama_cpp_give_the_same_records(llama: str, tmp_path: Path) -> None:
     """One request at a time with the same seed, and no cache, which moves log probabilities a little.
 
     Where a stream ends within a character, the server never sends what it held back for it. And it closes connections
@@ -85,7 +85,7 @@ async def test_llama_cpp_s_streams_make_the_same_records(llama: str, tmp_path: P
         assert one["completion"][0]["content"].startswith(other["completion"][0]["content"])
 
 
-async def test_llama_cpp_s_answers_are_the_records(llama: str, tmp_path: Path) -> None:
+async def test_answers_of_llama_cpp_are_recorded(llama: str, tmp_path: Path) -> None:
     """Text, usage, finish, and the ids and alternatives of every token; a prompt too long is a Failure."""
     long = {"id": "long", "question": "why " * 3000}
     ask = {"top_logprobs": 2, "max_tokens": 16, "seed": 5, "temperature": 1.0}
@@ -122,7 +122,7 @@ def assert_same_tokens(row: dict[str, Any], sent: list[dict[str, Any]]) -> None:
     assert row["top_ids"] == [[each["id"] for each in token["top_logprobs"]] for token in sent]
 
 
-async def test_a_gateway_s_answers_are_the_records(gateway: str, tmp_path: Path) -> None:
+async def test_answers_of_a_gateway_are_recorded(gateway: str, tmp_path: Path) -> None:
     """LiteLLM's mock answers, one by one, as they came."""
     async with recording(gateway) as server:
         summary = await run_in_process(recipe(tmp_path, server.url, questions(20), model="noon"))
@@ -185,7 +185,7 @@ def assert_same_message(row: dict[str, Any], reply: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("api", ["openai-chat", "anthropic"])
-async def test_a_key_that_a_gateway_does_not_know_pauses_the_run(
+async def test_a_key_unknown_to_a_gateway_pauses_the_run(
     gateway: str, tmp_path: Path, api: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A LiteLLM without a database reports it as a 400 about its database."""

@@ -69,7 +69,7 @@ def test_page_is_self_contained_and_inert(browser: Browser, page_file: Path) -> 
 
 
 @pytest.mark.parametrize("width", [320, 390, 768, 1280])
-def test_page_fits(browser: Browser, page_file: Path, width: int) -> None:
+def test_the_page_fits_every_width(browser: Browser, page_file: Path, width: int) -> None:
     """Nothing overflows to the side, however long a word is."""
     page, _ = opened(browser, page_file, width=width)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
@@ -88,7 +88,7 @@ def test_page_has_light_and_dark(browser: Browser, page_file: Path) -> None:
     assert colours[0][1] != colours[1][1]
 
 
-def test_page_prints(browser: Browser, page_file: Path) -> None:
+def test_the_page_can_be_printed(browser: Browser, page_file: Path) -> None:
     """On few pages and on white, even from a dark screen."""
     page, _ = opened(browser, page_file, scheme="dark")
     page.emulate_media(media="print")
@@ -97,7 +97,7 @@ def test_page_prints(browser: Browser, page_file: Path) -> None:
     assert 0 < pdf.count(b"/Type /Page\n") <= 6
 
 
-def test_rows_open_with_the_keyboard(browser: Browser, page_file: Path) -> None:
+def test_rows_can_be_opened_with_the_keyboard(browser: Browser, page_file: Path) -> None:
     """Folded content can be opened without a mouse."""
     page, _ = opened(browser, page_file)
     folded = page.locator("details.sample:not([open]) > summary").first

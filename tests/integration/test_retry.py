@@ -21,7 +21,7 @@ def last_line(done: subprocess.CompletedProcess[str]) -> dict[str, object]:
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
-def test_retry(tmp_path: Path) -> None:
+def test_failures_are_retried(tmp_path: Path) -> None:
     """What failed at a broken teacher is asked of a working one, from another folder; then nothing is left to do."""
     (tmp_path / "a.jsonl").write_text("".join(json.dumps({"q": f"How much is {n} + {n}?"}) + "\n" for n in range(50)))
     broken = [{"kind": "status", "status": 400, "share": 0.3}, {"kind": "truncate", "share": 0.3}]
@@ -51,7 +51,7 @@ def test_retry(tmp_path: Path) -> None:
     assert "sound" in stillhouse("verify", "out", cwd=tmp_path).stdout
 
 
-def test_retry_says_what_it_needs(tmp_path: Path) -> None:
+def test_retry_names_what_is_missing(tmp_path: Path) -> None:
     """A kind that does not exist is answered with those that do; a folder that is not a dataset is refused."""
     wrong = stillhouse("retry", "out", "--kind", "bad_row", cwd=tmp_path, code=2)
     assert all(kind in wrong.stderr for kind in ("too_long", "malformed", "ambiguous", "overload", "poison"))

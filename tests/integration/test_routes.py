@@ -76,7 +76,7 @@ def test_no_proxy_names_hosts_and_networks(monkeypatch: pytest.MonkeyPatch, valu
         "http://a..b:1",
     ],
 )
-async def test_a_proxy_that_can_not_be_used_is_named_before_anything_is_sent(
+async def test_an_unusable_proxy_is_named_before_anything_is_sent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str
 ) -> None:
     """Cases 35-proxies (a) and 62-bad-proxy: exit 2 with the variable's name, and nothing sealed as poison."""
@@ -88,7 +88,7 @@ async def test_a_proxy_that_can_not_be_used_is_named_before_anything_is_sent(
     assert not list((tmp_path / "out").glob("data/**/*.parquet"))
 
 
-async def test_certificates_that_can_not_be_read_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_unreadable_certificates_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A bad SSL_CERT_FILE: exit 2 with the variable's name."""
     bad = tmp_path / "bad.pem"
     bad.write_text("no certificate")
@@ -98,19 +98,19 @@ async def test_certificates_that_can_not_be_read_are_named(tmp_path: Path, monke
 
 
 @pytest.mark.parametrize("url", [f"http://{'a' * 74}.local/v1", "http://teacher..local/v1", "http://.local/v1"])
-def test_a_host_that_can_be_no_name_is_refused(tmp_path: Path, url: str) -> None:
+def test_an_impossible_host_name_is_refused(tmp_path: Path, url: str) -> None:
     """Case 61-bad-host: the recipe says so, before anything runs."""
     with pytest.raises(ValueError, match="labels of 1 to 63 characters"):
         chat_recipe(tmp_path, url)
 
 
 @pytest.mark.parametrize("host", ["a", "a.b.", "1.2.3.4", "::1", "my_host.local", "bücher.example", "a" * 63])
-def test_a_name_that_can_be_looked_up_is_taken(host: str) -> None:
+def test_a_resolvable_host_name_is_accepted(host: str) -> None:
     """Underscores and umlauts too."""
     assert is_host(host)
 
 
-async def test_a_run_goes_round_a_proxy_for_a_network_in_no_proxy(
+async def test_a_run_bypasses_the_proxy_for_a_network_in_no_proxy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Part (c) of case 35-proxies: the teacher is asked directly."""

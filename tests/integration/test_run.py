@@ -48,7 +48,7 @@ def quickstart(quiet: "subprocess.CompletedProcess[str]") -> Path:
     return Path(str(last_line(quiet.stdout)["dataset"]))
 
 
-def test_quickstart_is_done_and_quiet_says_nothing(quiet: "subprocess.CompletedProcess[str]") -> None:
+def test_the_quickstart_finishes_and_quiet_prints_nothing(quiet: "subprocess.CompletedProcess[str]") -> None:
     """A successful run writes nothing to stderr, except about a slow start, and its result to stdout."""
     said = [line for line in quiet.stderr.splitlines() if not line.startswith("no worker has started after")]
     assert said == []
@@ -61,7 +61,7 @@ def test_quickstart_is_done_and_quiet_says_nothing(quiet: "subprocess.CompletedP
     assert end["rejected_by_reason"] == {"check:math": REJECTED}
 
 
-def test_again_asks_nothing(quickstart: Path) -> None:
+def test_a_second_run_asks_nothing(quickstart: Path) -> None:
     """A finished run sends no request and changes nothing in data/."""
     before = sorted((p.name, p.stat().st_mtime_ns) for p in (quickstart / "data").iterdir())
     end = last_line(stillhouse("run", "quickstart", "--json", "-o", f"dataset.path={quickstart}"))
@@ -69,7 +69,7 @@ def test_again_asks_nothing(quickstart: Path) -> None:
     assert sorted((p.name, p.stat().st_mtime_ns) for p in (quickstart / "data").iterdir()) == before
 
 
-def test_status_and_verify(quickstart: Path) -> None:
+def test_status_and_verify_report_a_finished_dataset(quickstart: Path) -> None:
     """From storage alone, they report that it is done and sound."""
     assert last_line(stillhouse("status", str(quickstart), "--json"))["state"] == "done"
     stillhouse("verify", str(quickstart))
@@ -112,7 +112,7 @@ def test_a_source_is_followed_until_ctrl_c(tmp_path: Path) -> None:
     stillhouse("verify", str(data.parent))
 
 
-def test_a_finished_dataset_without_a_record_is_an_error(tmp_path: Path) -> None:
+def test_a_finished_dataset_without_records_is_an_error(tmp_path: Path) -> None:
     """Exit 1 with the counts if the teacher refuses each prompt; the next run asks nothing and reports the same."""
     source = tmp_path / "a.jsonl"
     source.write_text("".join(json.dumps({"q": text}) + "\n" for text in ("one", "two", "three")))
@@ -133,7 +133,7 @@ def test_a_finished_dataset_without_a_record_is_an_error(tmp_path: Path) -> None
     assert last_line(stillhouse("status", str(tmp_path / "out"), "--json"))["state"] == "done"
 
 
-def test_on_s3(s3: S3Server, tmp_path: Path) -> None:
+def test_a_run_on_s3_finishes(s3: S3Server, tmp_path: Path) -> None:
     """From a source on S3 to a dataset on S3; another recipe is refused, and the same one asks nothing."""
     rows = "".join(json.dumps({"id": f"p{n}", "q": f"How much is {n} + {n}?"}) + "\n" for n in range(120))
     client = boto3.client("s3", endpoint_url=s3.endpoint_url)

@@ -135,7 +135,7 @@ async def test_a_run_under_faults_stores_every_answer_once(tmp_path: Path) -> No
     assert summary.maybe_billed > 0
 
 
-async def test_what_journals_hold_counts_as_settled(tmp_path: Path) -> None:
+async def test_journalled_answers_count_as_settled(tmp_path: Path) -> None:
     """A resumed run shows it before it has an answer of its own."""
     write_source(tmp_path, questions(100))
     recipe = recipe_of(tmp_path, dataset={"prompts_per_shard": 100})
@@ -152,7 +152,7 @@ async def test_what_journals_hold_counts_as_settled(tmp_path: Path) -> None:
     assert (second.answers, second.all[0].counters.open_settled >= 30) == (0, True)
 
 
-async def test_a_journal_names_whom_was_asked_and_what_the_reply_s_headers_said(tmp_path: Path) -> None:
+async def test_a_journal_names_the_endpoint_and_keeps_the_reply_headers(tmp_path: Path) -> None:
     """Each attempt's teacher, by its position in the recipe, its endpoint, and the headers that are kept."""
     write_source(tmp_path, questions(100))
     teachers = [{"name": name, "api": "simulator", "model": name} for name in ("a", "b")]
@@ -203,7 +203,7 @@ async def test_a_new_file_is_a_new_generation(tmp_path: Path) -> None:
         await run_in_process(recipe)
 
 
-async def test_a_pilot_goes_on_where_it_ended(tmp_path: Path) -> None:
+async def test_a_pilot_is_continued_where_it_ended(tmp_path: Path) -> None:
     """Seven rows, seven more, the rest: each is asked once."""
     write_source(tmp_path, questions(30))
     recipe = recipe_of(tmp_path)
@@ -214,7 +214,7 @@ async def test_a_pilot_goes_on_where_it_ended(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
-async def test_a_run_that_is_cut_off_asks_only_what_is_missing(tmp_path: Path, seed: int) -> None:
+async def test_an_interrupted_run_resumes_with_only_what_is_missing(tmp_path: Path, seed: int) -> None:
     """At any moment, again and again: each answer received is stored once, whichever run received it."""
     rng = random.Random(seed)
     write_source(tmp_path, [*questions(90), *questions(10)])
@@ -246,7 +246,7 @@ async def test_a_run_that_is_cut_off_asks_only_what_is_missing(tmp_path: Path, s
     assert not list((tmp_path / "out" / "_stillhouse").glob("journal/*/*"))
 
 
-async def test_a_cut_off_run_on_s3_goes_on_from_its_node_and_from_the_store(tmp_path: Path, s3: S3Server) -> None:
+async def test_an_interrupted_run_on_s3_resumes_from_its_node_and_from_the_store(tmp_path: Path, s3: S3Server) -> None:
     """First the node's folder is there, then it is lost too: what was shipped is not asked again."""
     write_source(tmp_path, questions(60))
     recipe = recipe_of(
@@ -267,7 +267,7 @@ async def test_a_cut_off_run_on_s3_goes_on_from_its_node_and_from_the_store(tmp_
     assert not list((tmp_path / "node").glob("*/*"))
 
 
-async def test_a_stopped_run_brings_home_what_is_under_way(tmp_path: Path) -> None:
+async def test_a_stopped_run_finishes_its_requests_in_flight(tmp_path: Path) -> None:
     """Nothing is billed in vain, and the next run asks the rest."""
     write_source(tmp_path, questions(60))
     recipe = recipe_of(tmp_path, teachers=[{"name": "sim", "api": "simulator", "limits": {"in_flight": 8}}])
@@ -301,7 +301,7 @@ async def test_a_teacher_without_money_pauses_the_run(tmp_path: Path) -> None:
     assert crews.answers == 40
 
 
-async def test_a_recipe_that_the_teacher_refuses_fails_and_can_be_mended(tmp_path: Path) -> None:
+async def test_a_recipe_refused_by_the_teacher_fails_and_can_be_fixed(tmp_path: Path) -> None:
     """If a whole first chunk fails in the same way, it is not sealed."""
     write_source(tmp_path, questions(30))
     recipe = recipe_of(tmp_path)
@@ -331,7 +331,7 @@ async def test_bad_prompts_alone_do_not_fail_a_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "counts"), [([*["{"] * 3, *questions(1)], (4, 0, 3)), (questions(1) * 3, (3, 2, 0))]
 )
-async def test_a_source_without_much_in_it_is_done(tmp_path: Path, source: list[Any], counts: tuple[int, ...]) -> None:
+async def test_a_nearly_empty_source_finishes(tmp_path: Path, source: list[Any], counts: tuple[int, ...]) -> None:
     """All rows but one are bad, in the same way: a shard is written, and the next run has nothing to do."""
     write_source(tmp_path, source)
     recipe = recipe_of(tmp_path)

@@ -91,7 +91,7 @@ def read(api: str, found: dict[str, Any], *, top: int = 1) -> Any:
 
 
 @pytest.mark.parametrize(("api", "reply"), [("vllm", VLLM), ("sglang", SGLANG)])
-def test_scores_are_aligned(api: str, reply: dict[str, Any]) -> None:
+def test_scores_align_with_their_tokens(api: str, reply: dict[str, Any]) -> None:
     """A given token that is not one of the likeliest is not among them; those that are fewer stay fewer."""
     found = read(api, reply)
     assert isinstance(found, Completion)
@@ -141,7 +141,7 @@ def test_scores_of_other_tokens_are_malformed(api: str, path: list[Any], value: 
     assert "not those of the tokens that were sent" in found.message
 
 
-def test_an_abort_is_a_failure() -> None:
+def test_an_aborted_request_is_a_failure() -> None:
     """Though its status is 200."""
     assert isinstance(read("sglang", SGLANG | {"finish_reason": {"type": "abort", "message": "no"}}), ServerError)
 
@@ -157,7 +157,7 @@ def test_an_abort_is_a_failure() -> None:
         ({"ask": {"score": {"prompt_ids": "p", "completion_ids": "p"}}}, "expected another column"),
     ],
 )
-def test_what_scores_have_no_use_for_is_refused(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
+def test_settings_that_scoring_ignores_are_refused(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
     """The message names the field."""
     recipe: dict[str, Any] = {"source": {"prompt": None}, "ask": SCORE, "teachers": [teacher("vllm")]}
     with pytest.raises(ValidationError, match=words):

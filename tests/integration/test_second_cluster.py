@@ -113,7 +113,7 @@ def check_whole(s3: S3Server) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_another_cluster_goes_on_where_a_lost_head_ended(recipe: Path, s3: S3Server, tmp_path: Path) -> None:
+def test_another_cluster_resumes_where_a_lost_head_stopped(recipe: Path, s3: S3Server, tmp_path: Path) -> None:
     """Head, driver, queue and workers are killed at once; only requests in flight then are repeated."""
     with running(recipe) as driver:
         wait_until(lambda: sealed(s3) >= 3, what="three shards are sealed", within_s=200)

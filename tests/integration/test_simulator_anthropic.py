@@ -35,7 +35,7 @@ def connect(simulator: SimulatorProcess, **fields: Any) -> Any:
     return anthropic.Anthropic(base_url=simulator.url.removesuffix("/v1"), **given)
 
 
-def test_a_message_is_whole(simulator: SimulatorProcess) -> None:
+def test_a_message_is_complete(simulator: SimulatorProcess) -> None:
     """Text, usage, stop reason, id and limits."""
     reply = connect(simulator).messages.with_raw_response.create(
         model="claude-sonnet-4-5", max_tokens=1000, system="Be brief.", messages=QUESTION
@@ -49,7 +49,7 @@ def test_a_message_is_whole(simulator: SimulatorProcess) -> None:
     assert reply.headers["request-id"].startswith("req_")
 
 
-def test_a_stream_adds_up(simulator: SimulatorProcess) -> None:
+def test_a_stream_adds_up_to_its_message(simulator: SimulatorProcess) -> None:
     """Thinking with its signature, then the text; the client's own accumulation is the judge."""
     with connect(simulator).messages.stream(
         model="claude-sonnet-4-5",
@@ -66,7 +66,7 @@ def test_a_stream_adds_up(simulator: SimulatorProcess) -> None:
     assert message.usage.output_tokens_details.thinking_tokens == 24
 
 
-def test_the_client_for_vertex_is_content_too(simulator: SimulatorProcess) -> None:
+def test_the_vertex_client_accepts_it_too(simulator: SimulatorProcess) -> None:
     """Whole and streamed; the URL names the model, and a token is the key."""
     client = anthropic.AnthropicVertex(
         region="us-east5",
@@ -86,7 +86,7 @@ def test_the_client_for_vertex_is_content_too(simulator: SimulatorProcess) -> No
         client.with_options(access_token="another").messages.create(**asked)
 
 
-def test_thoughts_are_shown_on_request_alone(simulator: SimulatorProcess) -> None:
+def test_thoughts_are_shown_only_on_request(simulator: SimulatorProcess) -> None:
     """Without the request, the newest models return them without text."""
     client = connect(simulator)
     hidden = client.messages.create(model="claude-opus-5", max_tokens=1000, messages=QUESTION)
@@ -127,7 +127,7 @@ def test_a_tool_is_called_and_answered(simulator: SimulatorProcess) -> None:
         ("claude-sonnet-4-5", {"messages": [{"role": "tool", "content": "x"}]}, "role"),
     ],
 )
-def test_what_a_model_refuses_is_a_400(
+def test_parameters_that_a_model_refuses_are_a_400(
     simulator: SimulatorProcess, model: str, fields: dict[str, Any], said: str
 ) -> None:
     """With the field's name in its message."""
@@ -144,7 +144,7 @@ def test_keys_are_checked(simulator: SimulatorProcess) -> None:
 @pytest.mark.parametrize(
     ("status", "error"), [(429, "RateLimitError"), (529, "OverloadedError"), (500, "InternalServerError")]
 )
-def test_failures_are_the_clients_own_errors(status: int, error: str) -> None:
+def test_failures_raise_the_clients_own_errors(status: int, error: str) -> None:
     """With the client's own classes."""
     settings = SimulatorSettings.model_validate({"faults": [{"kind": "status", "status": status}]})
     with start(settings) as failing, pytest.raises(anthropic.APIStatusError) as caught:
@@ -172,7 +172,7 @@ class Shaped(pydantic.BaseModel):
     answer: int = pydantic.Field(ge=0)
 
 
-def test_a_message_has_the_form_that_is_asked_for(simulator: SimulatorProcess) -> None:
+def test_a_message_follows_the_requested_schema(simulator: SimulatorProcess) -> None:
     """The client makes the schema, and reads the answer back; a model without it refuses it."""
     client = connect(simulator)
     message = client.messages.parse(model="claude-sonnet-4-5", max_tokens=1000, messages=QUESTION, output_format=Shaped)

@@ -28,7 +28,7 @@ def simulator() -> Iterator[SimulatorProcess]:
         yield process
 
 
-def test_openai(simulator: SimulatorProcess) -> None:
+def test_the_openai_client_reads_batches(simulator: SimulatorProcess) -> None:
     """File, batch, listing with metadata, and the file of results."""
     client = openai.OpenAI(api_key=KEY, base_url=simulator.url, max_retries=0)
     body = {"model": "m", "messages": [{"role": "user", "content": QUESTION}]}
@@ -51,7 +51,7 @@ def test_openai(simulator: SimulatorProcess) -> None:
     assert client.batches.cancel(made.id).status == "completed"
 
 
-def test_anthropic(simulator: SimulatorProcess) -> None:
+def test_the_anthropic_client_reads_batches(simulator: SimulatorProcess) -> None:
     """Batch, listing, and the stream of results, an error among them."""
     client = anthropic.Anthropic(api_key=KEY, base_url=simulator.url.removesuffix("/v1"), max_retries=0)
     params = {"model": "claude-x", "max_tokens": 100, "messages": [{"role": "user", "content": QUESTION}]}
@@ -71,7 +71,7 @@ def test_anthropic(simulator: SimulatorProcess) -> None:
     assert found["bad"].error.error.type == "invalid_request_error"
 
 
-def test_google(simulator: SimulatorProcess) -> None:
+def test_the_google_client_reads_batches(simulator: SimulatorProcess) -> None:
     """Upload, batch, listing by name, and the file of results."""
     options = genai.types.HttpOptions(base_url=simulator.url.removesuffix("/v1"))
     with genai.Client(api_key=KEY, http_options=options) as client:
@@ -93,7 +93,7 @@ def test_google(simulator: SimulatorProcess) -> None:
     assert answer["response"]["candidates"][0]["content"]["parts"][0]["text"].endswith("#### 42")
 
 
-def test_boto3(simulator: SimulatorProcess) -> None:
+def test_boto3_reads_batches(simulator: SimulatorProcess) -> None:
     """Objects, a job by its token, listing by name, and the output; every call is signed."""
     root = simulator.url.removesuffix("/v1")
     session: Any = boto3.Session(

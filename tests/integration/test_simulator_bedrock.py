@@ -43,7 +43,7 @@ def connect(simulator: SimulatorProcess, secret: str = "the-secret") -> Any:
 
 
 @pytest.mark.parametrize("model", [MODEL, ARN])
-def test_an_answer_is_whole(simulator: SimulatorProcess, model: str) -> None:
+def test_an_answer_is_complete(simulator: SimulatorProcess, model: str) -> None:
     """Reasoning with its signature, text, usage and the request's id, for a name with colons and slashes too."""
     reply = connect(simulator).converse(
         modelId=model,
@@ -59,7 +59,7 @@ def test_an_answer_is_whole(simulator: SimulatorProcess, model: str) -> None:
     assert reply["ResponseMetadata"]["RequestId"].startswith("00000000-0000-4000")
 
 
-def test_a_stream_adds_up(simulator: SimulatorProcess) -> None:
+def test_a_stream_adds_up_to_its_message(simulator: SimulatorProcess) -> None:
     """Each frame passes the client's checks."""
     stream = connect(simulator).converse_stream(
         modelId=MODEL, messages=QUESTION, additionalModelRequestFields=THINKING
@@ -108,7 +108,7 @@ def test_bad_requests_are_named(simulator: SimulatorProcess) -> None:
         connect(simulator).converse(modelId=MODEL, messages=QUESTION * 2)
 
 
-def test_an_answer_has_the_form_that_is_asked_for(simulator: SimulatorProcess) -> None:
+def test_an_answer_follows_the_requested_schema(simulator: SimulatorProcess) -> None:
     """The schema is text; one that is not closed is refused."""
     schema = {"type": "object", "properties": {"answer": {"type": "integer"}}, "additionalProperties": False}
     for changes, refused in (({}, False), ({"additionalProperties": True}, True)):

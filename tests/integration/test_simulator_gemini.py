@@ -109,13 +109,13 @@ def test_log_probabilities_come_with_ids(simulator: SimulatorProcess) -> None:
     assert all(len(each.candidates) == 4 for each in found.top_candidates)
 
 
-def test_several_candidates_and_a_limit_on_tokens(simulator: SimulatorProcess) -> None:
+def test_several_candidates_and_a_token_limit_are_honoured(simulator: SimulatorProcess) -> None:
     """Each cut for itself."""
     found = ask(simulator, candidate_count=2, max_output_tokens=20)
     assert [each.finish_reason for each in found.candidates] == [types.FinishReason.MAX_TOKENS] * 2
 
 
-def test_what_it_refuses_is_the_clients_error(simulator: SimulatorProcess) -> None:
+def test_refusals_raise_the_clients_own_errors(simulator: SimulatorProcess) -> None:
     """A wrong key by its reason, an empty list of stops by its field."""
     with connect(simulator, key="AIza-wrong") as client, pytest.raises(errors.ClientError, match="API_KEY_INVALID"):
         client.models.generate_content(model="m", contents=QUESTION)
@@ -124,7 +124,7 @@ def test_what_it_refuses_is_the_clients_error(simulator: SimulatorProcess) -> No
 
 
 @pytest.mark.parametrize(("status", "name"), [(429, "RESOURCE_EXHAUSTED"), (500, "INTERNAL"), (503, "UNAVAILABLE")])
-def test_statuses_become_the_clients_errors(status: int, name: str) -> None:
+def test_statuses_raise_the_clients_own_errors(status: int, name: str) -> None:
     """With Google's name for each."""
     settings = {"faults": [{"kind": "status", "status": status}]}
     with start(SimulatorSettings.model_validate(settings)) as process, pytest.raises(errors.APIError, match=name):
@@ -141,7 +141,7 @@ class Shaped(pydantic.BaseModel):
 @pytest.mark.parametrize(
     "schema", [{"response_schema": Shaped}, {"response_json_schema": Shaped.model_json_schema()}], ids=["own", "json"]
 )
-def test_an_answer_has_the_form_that_is_asked_for(simulator: SimulatorProcess, schema: dict[str, Any]) -> None:
+def test_an_answer_follows_the_requested_schema(simulator: SimulatorProcess, schema: dict[str, Any]) -> None:
     """In the API's own form of schema, or as JSON Schema."""
     found = ask(simulator, response_mime_type="application/json", **schema)
     assert Shaped.model_validate_json(found.text).answer == 42

@@ -32,7 +32,7 @@ def failing(**settings: Any) -> SimulatorProcess:
     return start(SimulatorSettings.model_validate(settings))
 
 
-def test_completion(simulator: SimulatorProcess) -> None:
+def test_the_client_reads_a_completion(simulator: SimulatorProcess) -> None:
     """Several choices, usage and the reasoning field."""
     answer = connect(simulator).chat.completions.create(model="m", messages=QUESTION, n=3)
     assert [choice.index for choice in answer.choices] == [0, 1, 2]
@@ -45,7 +45,7 @@ def test_completion(simulator: SimulatorProcess) -> None:
     assert (answer.choices[0].message.model_extra or {})["reasoning_content"]
 
 
-async def test_async_client(simulator: SimulatorProcess) -> None:
+async def test_the_async_client_reads_a_completion(simulator: SimulatorProcess) -> None:
     """The asynchronous client too; max_completion_tokens ends an answer with `length`."""
     async with openai.AsyncOpenAI(base_url=simulator.url, api_key="sk-none") as client:
         answer = await client.chat.completions.create(model="m", messages=QUESTION, max_completion_tokens=50)
@@ -54,7 +54,7 @@ async def test_async_client(simulator: SimulatorProcess) -> None:
     assert answer.usage.completion_tokens == 50
 
 
-def test_streaming(simulator: SimulatorProcess) -> None:
+def test_the_client_reads_a_stream(simulator: SimulatorProcess) -> None:
     """The deltas join to the answer, the last chunk has the usage."""
     stream = connect(simulator).chat.completions.create(
         model="m", messages=QUESTION, stream=True, stream_options={"include_usage": True}
@@ -68,7 +68,7 @@ def test_streaming(simulator: SimulatorProcess) -> None:
     assert usage.completion_tokens == -(-len(text) // 4) + 24
 
 
-def test_logprobs(simulator: SimulatorProcess) -> None:
+def test_log_probabilities_are_read(simulator: SimulatorProcess) -> None:
     """The tokens join to the content, each with as many alternatives as asked, itself the likeliest."""
     answer = connect(simulator).chat.completions.create(model="m", messages=QUESTION, logprobs=True, top_logprobs=5)
     choice = answer.choices[0]
@@ -106,7 +106,7 @@ def test_a_tool_is_called_and_its_result_is_answered(simulator: SimulatorProcess
         client.chat.completions.create(model="m", messages=[*QUESTION, asked, *QUESTION], tools=tools)
 
 
-def test_models(simulator: SimulatorProcess) -> None:
+def test_the_client_lists_models(simulator: SimulatorProcess) -> None:
     """The list has the one model."""
     assert [model.id for model in connect(simulator).models.list()] == ["simulator"]
 
@@ -121,7 +121,7 @@ def test_models(simulator: SimulatorProcess) -> None:
         (503, openai.InternalServerError),
     ],
 )
-def test_statuses_become_the_clients_errors(status: int, error: type[openai.APIStatusError]) -> None:
+def test_statuses_raise_the_clients_own_errors(status: int, error: type[openai.APIStatusError]) -> None:
     """Each failure is the class that the client has for it."""
     with failing(faults=[{"kind": "status", "status": status}]) as simulator, pytest.raises(error) as caught:
         connect(simulator).chat.completions.create(model="m", messages=QUESTION)
@@ -160,7 +160,7 @@ class Shaped(pydantic.BaseModel):
     answer: int
 
 
-def test_an_answer_has_the_form_that_is_asked_for(simulator: SimulatorProcess) -> None:
+def test_an_answer_follows_the_requested_schema(simulator: SimulatorProcess) -> None:
     """The client makes the schema, and reads the answer back; what is strict has to keep its rules."""
     client = connect(simulator)
     completion = client.chat.completions.parse(model="m", messages=QUESTION, response_format=Shaped)

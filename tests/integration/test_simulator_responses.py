@@ -95,7 +95,7 @@ def test_a_response_may_be_incomplete(client: openai.OpenAI) -> None:
     assert [item.type for item in found.output] == ["reasoning"]
 
 
-def test_what_it_refuses_is_the_clients_error(client: openai.OpenAI) -> None:
+def test_refusals_raise_the_clients_own_errors(client: openai.OpenAI) -> None:
     """Parameters of chat completions, and a wrong key."""
     with pytest.raises(openai.BadRequestError, match="Unknown parameter: 'seed'"):
         client.responses.create(model="m", input=QUESTION, extra_body={"seed": 1})
@@ -120,7 +120,7 @@ class Shaped(pydantic.BaseModel):
     answer: int
 
 
-def test_a_response_has_the_form_that_is_asked_for(client: openai.OpenAI) -> None:
+def test_a_response_follows_the_requested_schema(client: openai.OpenAI) -> None:
     """The client makes the schema, and reads the answer back."""
     parsed = client.responses.parse(model="m", input=QUESTION, text_format=Shaped).output_parsed
     assert parsed is not None

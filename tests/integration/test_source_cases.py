@@ -110,7 +110,7 @@ async def test_kept_types_are_unified_where_no_value_changes(
         ("20h-int-string", "string", ["7", "a"]),
     ],
 )
-async def test_types_that_no_type_holds_are_refused_by_both_files(
+async def test_types_without_a_common_type_are_refused_naming_both_files(
     tmp_path: Path, name: str, declared: str, values: list[Any]
 ) -> None:
     """At plan time, with nothing written; a declared type is the way out."""
@@ -137,8 +137,8 @@ async def test_23_sharegpt_is_a_conversation(tmp_path: Path) -> None:
     assert await asked(case(tmp_path, "23-sharegpt")) == [[("system", "Be brief."), ("user", "2+2?")]]
 
 
-async def test_24_what_follows_the_last_user_message_may_be_dropped(tmp_path: Path) -> None:
-    """It goes into its own column; without the option the row is bad, with that advice, and there is no column."""
+async def test_24_messages_after_the_last_user_message_may_be_dropped(tmp_path: Path) -> None:
+    """They go into their own column; without the option the row is bad, with that advice, and there is no column."""
     refused = case(tmp_path, "24-ends-with-assistant")
     summary, reasons = await run_with_bad_rows(refused)
     assert (summary.records, summary.bad) == (1, 1)
@@ -180,7 +180,7 @@ async def test_26_hive_folders_are_columns(tmp_path: Path) -> None:
     assert "skipped 3 files of other kinds: expect.txt, folder.yaml, recipe.yaml" in text
 
 
-async def test_27_a_dotted_name_is_just_the_flat_column(tmp_path: Path) -> None:
+async def test_27_a_dotted_name_means_the_flat_column(tmp_path: Path) -> None:
     """It appears once, and the nested one never takes its place."""
     recipe = case(tmp_path, "27-dotted")
     assert await records(recipe, "prompt", "meta.tags") == [([{"role": "user", "content": "q dotted"}], ["a", "b"])]
@@ -209,7 +209,7 @@ def test_40_plan_warns_of_many_small_files(tmp_path: Path) -> None:
         ("dup-jsonl.yaml", ["Ho"]),
     ],
 )
-async def test_64_shapes_of_json_that_are_read(tmp_path: Path, recipe: str, prompts: list[str]) -> None:
+async def test_64_shapes_of_json_are_read(tmp_path: Path, recipe: str, prompts: list[str]) -> None:
     """Whatever is in columns that nobody uses."""
     assert [messages[0][1] for messages in await asked(case(tmp_path, "64-jsonl-shapes", recipe))] == prompts
 
@@ -223,7 +223,7 @@ async def test_64_shapes_of_json_that_are_read(tmp_path: Path, recipe: str, prom
         ("cr-jsonl.yaml", "bare carriage returns"),
     ],
 )
-def test_64_shapes_of_json_that_are_refused_by_name(tmp_path: Path, recipe: str, form: str) -> None:
+def test_64_other_shapes_of_json_are_refused_by_name(tmp_path: Path, recipe: str, form: str) -> None:
     """When the plan is made, not row by row."""
     assert form in refusal(case(tmp_path, "64-jsonl-shapes", recipe))
 
@@ -243,7 +243,7 @@ async def test_28_a_bucket_that_demands_checksums_gets_them(tmp_path: Path, s3: 
 
 
 @pytest.mark.parametrize("renewed", [True, False])
-async def test_30_renewed_keys_are_taken_over_in_a_run(
+async def test_30_renewed_keys_are_picked_up_during_a_run(
     tmp_path: Path, s3: S3Server, monkeypatch: pytest.MonkeyPatch, renewed: bool
 ) -> None:
     """Expired keys pause it otherwise, and the same call resumes with new ones; nothing is asked again."""

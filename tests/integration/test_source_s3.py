@@ -70,7 +70,7 @@ def test_folders_globs_and_keys_are_found(s3: S3Server, key: str, names: list[st
 
 
 @pytest.mark.usefixtures("store")
-def test_every_kind_gives_its_rows_from_any_row_on(s3: S3Server) -> None:
+def test_every_format_can_be_read_from_any_row(s3: S3Server) -> None:
     """Ranges are fetched as they are read."""
     wanted = source(s3, "in")
     for file in survey(wanted).files:
@@ -89,7 +89,7 @@ def test_a_changed_object_is_refused_by_name(s3: S3Server, store: Store) -> None
 
 
 @pytest.mark.usefixtures("store")
-def test_nothing_there_says_what_was_looked_for(s3: S3Server) -> None:
+def test_an_empty_place_is_reported_with_what_was_looked_for(s3: S3Server) -> None:
     """For a key, a folder and a glob."""
     for key in ("missing.jsonl", "missing/", "in/*.zst", "in/notes.pdf/"):
         with pytest.raises(SourceError, match=r"expected files at s3://"):

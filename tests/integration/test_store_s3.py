@@ -125,7 +125,7 @@ def test_swap_compares_the_etag(any_store: Store) -> None:
     assert any_store.get("run.json") is None
 
 
-def test_absent_keys(any_store: Store) -> None:
+def test_absent_keys_are_harmless(any_store: Store) -> None:
     """An absent key reads as None, can be deleted without effect, and opening it raises FileNotFoundError."""
     assert any_store.get("x") is None
     assert any_store.get_with_etag("x") is None
@@ -137,7 +137,7 @@ def test_absent_keys(any_store: Store) -> None:
     assert list(any_store.list()) == []
 
 
-def test_list_is_in_key_order_and_knows_what_stat_knows(any_store: Store, request: pytest.FixtureRequest) -> None:
+def test_list_is_in_key_order_and_agrees_with_stat(any_store: Store, request: pytest.FixtureRequest) -> None:
     """Keys are relative to the prefix, odd characters and all; what lies beside the prefix is not seen.
 
     SeaweedFS lists folder by folder, in an order that is its own; nothing but a source's order depends on it.
@@ -156,7 +156,7 @@ def test_list_is_in_key_order_and_knows_what_stat_knows(any_store: Store, reques
     assert all(found == any_store.stat(found.key) for found in any_store.list())
 
 
-def test_open_reads_any_part(any_store: Store) -> None:
+def test_open_reads_any_range(any_store: Store) -> None:
     """As a seekable file."""
     content = bytes(range(256)) * 20_000  # 5.1 MB: more than two buffers
     any_store.put("data/a", content)
@@ -175,7 +175,7 @@ def test_open_reads_any_part(any_store: Store) -> None:
         assert file.read() == b""
 
 
-def test_open_asks_seldom(store: Store, s3: S3Server) -> None:
+def test_open_sends_few_requests(store: Store, s3: S3Server) -> None:
     """A line costs a read ahead, the rest of the file one request."""
     store.put("data/a", b"line\n" * 1_000_000)
     with store.open("data/a") as file:
@@ -207,7 +207,7 @@ def test_pyarrow_reads_one_row_group_without_the_file(store: Store, s3: S3Server
 
 
 @pytest.mark.parametrize("honoured", [True, False])
-def test_a_file_that_changes_while_it_is_read_is_noticed(store: Store, s3: S3Server, *, honoured: bool) -> None:
+def test_a_change_while_a_file_is_read_is_noticed(store: Store, s3: S3Server, *, honoured: bool) -> None:
     """By If-Match, or by the etag of the answer where the store ignores If-Match."""
     if not honoured:
         s3.gate.honours.clear()
@@ -223,7 +223,7 @@ def test_a_file_that_changes_while_it_is_read_is_noticed(store: Store, s3: S3Ser
             file.read()
 
 
-def test_of_eight_racing_threads_one_creates_the_key(store: Store) -> None:
+def test_one_of_eight_racing_threads_creates_the_key(store: Store) -> None:
     """Exactly one True, and the winner's bytes are the object's."""
     start = threading.Barrier(8)
 
@@ -255,7 +255,7 @@ def test_a_listing_is_paged(store: Store, s3: S3Server) -> None:
 
 @pytest.mark.parametrize("does", ["lose the answer", "drop"])
 @pytest.mark.parametrize("times", [1, 4])
-def test_a_put_whose_answer_is_lost_is_won_once(store: Store, s3: S3Server, does: Does, times: int) -> None:
+def test_a_put_with_a_lost_reply_wins_once(store: Store, s3: S3Server, does: Does, times: int) -> None:
     """It landed or it did not: sent again, the seal tells. Four losses outlast botocore's own three tries."""
     s3.gate.faults.append(Fault(does, path="data/", times=times))
     assert store.put_new("data/a", b"mine", seal="mine")
@@ -265,7 +265,7 @@ def test_a_put_whose_answer_is_lost_is_won_once(store: Store, s3: S3Server, does
     assert puts == [0] * times + [412 if does == "lose the answer" else 200, 412]
 
 
-def test_a_lost_answer_does_not_turn_a_lost_race_into_a_win(store: Store, s3: S3Server) -> None:
+def test_a_lost_reply_does_not_turn_a_lost_race_into_a_win(store: Store, s3: S3Server) -> None:
     """The retry finds another's seal."""
     assert store.put_new("data/a", b"other", seal="other")
     s3.gate.faults.append(Fault("drop", path="data/"))
@@ -273,7 +273,7 @@ def test_a_lost_answer_does_not_turn_a_lost_race_into_a_win(store: Store, s3: S3
     assert store.get("data/a") == b"other"
 
 
-def test_a_swap_whose_answer_is_lost_is_won(store: Store, s3: S3Server) -> None:
+def test_a_swap_with_a_lost_reply_wins(store: Store, s3: S3Server) -> None:
     """Both kinds: the creating one and the comparing one."""
     s3.gate.faults.append(Fault("lose the answer", path="run.json"))
     first = store.swap("run.json", b"1", etag=None)
@@ -288,7 +288,7 @@ def test_a_swap_whose_answer_is_lost_is_won(store: Store, s3: S3Server) -> None:
     ("status", "code"),
     [(409, "ConditionalRequestConflict"), (500, "InternalError"), (503, "SlowDown"), (429, "SlowDown")],
 )
-def test_a_busy_store_is_asked_again(store: Store, s3: S3Server, status: int, code: str) -> None:
+def test_a_busy_store_is_retried(store: Store, s3: S3Server, status: int, code: str) -> None:
     """The same PUT, with its condition, until it succeeds."""
     s3.gate.faults.append(Fault("answer", path="data/", status=status, code=code, times=4))
     assert store.put_new("data/a", b"mine", seal="mine")
@@ -297,7 +297,7 @@ def test_a_busy_store_is_asked_again(store: Store, s3: S3Server, status: int, co
     assert {seen.condition for seen in puts} == {"*"}
 
 
-def test_a_cut_answer_is_read_again(store: Store, s3: S3Server) -> None:
+def test_a_truncated_reply_is_read_again(store: Store, s3: S3Server) -> None:
     """Half a body is never taken for the whole."""
     store.put("data/a", b"x" * 1_000_000)
     s3.gate.faults.append(Fault("cut the answer", method="GET", path="data/a", times=2))
@@ -307,7 +307,7 @@ def test_a_cut_answer_is_read_again(store: Store, s3: S3Server) -> None:
         assert file.read() == b"x" * 1_000_000
 
 
-def test_a_store_that_is_down_is_away_and_comes_back(opened: OpenStore, s3: S3Server) -> None:
+def test_a_store_that_is_down_is_reported_away_and_comes_back(opened: OpenStore, s3: S3Server) -> None:
     """After a while it raises StoreAway with the key; the objects and their metadata survive the restart."""
     store = opened(patience_s=0.5)
     assert store.put_new("data/a", b"kept", seal="one")
@@ -321,7 +321,7 @@ def test_a_store_that_is_down_is_away_and_comes_back(opened: OpenStore, s3: S3Se
     assert store.put_new("data/b", b"x")
 
 
-def test_nobody_listens(opened: OpenStore, s3: S3Server) -> None:
+def test_a_closed_port_is_reported_as_away(opened: OpenStore, s3: S3Server) -> None:
     """A refused connection is StoreAway as well."""
     store = open_store("s3://lake/set", endpoint_url="http://127.0.0.1:9", patience_s=0.2)
     with pytest.raises(StoreAway, match=r"127\.0\.0\.1:9"):
@@ -344,7 +344,7 @@ def test_a_store_that_drops_metadata_is_refused(store: Store, s3: S3Server) -> N
     assert list(store.list()) == []
 
 
-def test_swap_compares_by_itself_where_the_store_does_not(store: Store, s3: S3Server) -> None:
+def test_swap_compares_itself_if_the_store_does_not(store: Store, s3: S3Server) -> None:
     """The probe finds out; a stale etag still loses, and a lost answer still wins."""
     s3.gate.honours.remove("if-match")
     store.probe()
@@ -367,7 +367,9 @@ def test_swap_compares_by_itself_where_the_store_does_not(store: Store, s3: S3Se
         ("KeyTooLongError", 400, "the store answered 400 KeyTooLongError"),
     ],
 )
-def test_refusals_are_told_once_and_in_words(store: Store, s3: S3Server, code: str, status: int, words: str) -> None:
+def test_refusals_are_reported_once_in_plain_words(
+    store: Store, s3: S3Server, code: str, status: int, words: str
+) -> None:
     """One request, no retry: a person has to act."""
     s3.gate.faults.append(Fault("answer", path="data/", status=status, code=code))
     with pytest.raises(StoreRefused, match=words) as refused:
@@ -388,7 +390,7 @@ def test_a_missing_bucket_is_refused(opened: OpenStore) -> None:
     ("name", "words"),
     [("AWS_ACCESS_KEY_ID", "does not know this access key"), ("AWS_SECRET_ACCESS_KEY", "secret key does not match")],
 )
-def test_wrong_credentials_are_refused_without_being_told(
+def test_wrong_credentials_are_refused_without_being_shown(
     opened: OpenStore, monkeypatch: pytest.MonkeyPatch, name: str, words: str
 ) -> None:
     """The message says which of them is wrong, but never repeats it."""
@@ -435,7 +437,7 @@ def test_thirty_two_threads_share_one_store(store: Store) -> None:
         assert all(pool.map(use, range(320)))
 
 
-def test_markers_of_empty_folders_are_no_objects(moto_store: Store) -> None:
+def test_markers_of_empty_folders_are_not_listed(moto_store: Store) -> None:
     """Consoles make them; a dataset contains none."""
     moto_store.put("data/", b"")
     moto_store.put("data/a", b"x")
@@ -443,7 +445,7 @@ def test_markers_of_empty_folders_are_no_objects(moto_store: Store) -> None:
 
 
 @pytest.mark.parametrize("demands", ["checksum", "AES256", "aws:kms"])
-def test_a_bucket_gets_what_it_demands(store: Store, s3: S3Server, tmp_path: Path, demands: str) -> None:
+def test_a_bucket_gets_the_encryption_it_demands(store: Store, s3: S3Server, tmp_path: Path, demands: str) -> None:
     """Case 29-sse-policy: a checksum for object lock, an encryption for a policy: found out once, sent to no other."""
     store.put("before", b"1")
     s3.gate.demands = demands
@@ -479,7 +481,7 @@ def credentials(path: Path, s3: S3Server, token: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["PUT", "HEAD", "GET"])
-def test_credentials_renewed_on_disk_are_taken_over(
+def test_credentials_renewed_on_disk_are_picked_up(
     s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
     """As soon as the store reports that the old ones expired; the reply to a HEAD has no body to report it in."""
@@ -503,7 +505,7 @@ def test_credentials_renewed_on_disk_are_taken_over(
     assert store.get("a") == (b"2" if method == "PUT" else b"1")
 
 
-def test_the_store_s_own_words_are_told_without_credentials(store: Store, s3: S3Server) -> None:
+def test_the_stores_own_message_is_shown_without_credentials(store: Store, s3: S3Server) -> None:
     """Even for known codes; anything that repeats a key is removed."""
     words = f"the key {s3.access_key} may not: ask storage-team@example.com"
     s3.gate.faults = [Fault("answer", status=403, code="AccountProblem", message=words)]

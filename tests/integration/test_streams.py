@@ -75,7 +75,7 @@ def rows(recipe: Recipe) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize(("api", "asked"), VARIANTS, ids=lambda value: value if isinstance(value, str) else "")
-async def test_a_streamed_run_has_the_records_of_its_unstreamed_twin(
+async def test_a_streamed_run_gives_the_same_records_as_an_unstreamed_one(
     tmp_path: Path, api: str, asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Reasoning, tool calls and log probabilities; and each was asked for as it should be."""
@@ -95,7 +95,7 @@ async def test_a_streamed_run_has_the_records_of_its_unstreamed_twin(
         assert {name: (whole[name], streamed[name]) for name in whole if whole[name] != streamed[name]} == {}
 
 
-async def test_a_gateway_that_cuts_silence_is_got_past_by_streaming(tmp_path: Path) -> None:
+async def test_streaming_gets_past_a_gateway_that_cuts_silent_connections(tmp_path: Path) -> None:
     """After the first time-out, with a note; every sample is answered."""
     crew: list[Worker] = []
     write_source(tmp_path, questions(3))
@@ -107,7 +107,7 @@ async def test_a_gateway_that_cuts_silence_is_got_past_by_streaming(tmp_path: Pa
     assert [note for note in crew[0].counters.notes if "streamed from now on" in note]
 
 
-async def test_a_worker_streams_from_the_start_where_answers_timed_out_for_another(tmp_path: Path) -> None:
+async def test_a_worker_streams_from_the_start_if_answers_timed_out_for_another(tmp_path: Path) -> None:
     """The queue passes on what workers report, so that nothing is paid for and lost again."""
     write_source(tmp_path, questions(3))
     faults = [{"kind": "silence", "after_s": 1.05}]
@@ -118,7 +118,7 @@ async def test_a_worker_streams_from_the_start_where_answers_timed_out_for_anoth
     assert (summary.records, summary.requests, summary.maybe_billed) == (3, 3, 0)
 
 
-async def test_a_gateway_that_cuts_silence_is_reported_where_nothing_is_streamed(tmp_path: Path) -> None:
+async def test_a_gateway_that_cuts_silent_connections_is_reported_without_streaming(tmp_path: Path) -> None:
     """With the status, the time, and the way past it."""
     write_source(tmp_path, questions(1))
     faults = [{"kind": "silence", "after_s": 1.05, "status": 504}]
@@ -179,7 +179,7 @@ REPLIES: dict[str, tuple[bytes, int, int]] = {
 
 
 @pytest.mark.parametrize("stream", [True, False])
-async def test_odd_streams_are_read_or_asked_again(tmp_path: Path, stream: bool) -> None:
+async def test_odd_streams_are_read_or_retried(tmp_path: Path, stream: bool) -> None:
     """Each ends in the same record, after as many requests as it takes, even if no stream was requested."""
     asked: Counter[str] = Counter()
 
@@ -205,7 +205,7 @@ async def test_odd_streams_are_read_or_asked_again(tmp_path: Path, stream: bool)
     assert (summary.records, summary.maybe_billed) == (len(REPLIES), sum(lost for *_, lost in REPLIES.values()))
 
 
-async def test_a_stream_without_an_end_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_endless_stream_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """After `max_attempts`, each of which may be billed; the other prompts have their answers."""
     monkeypatch.setattr(http_module, "MAX_REPLY_BYTES", 2**18)
     asked: Counter[str] = Counter()
@@ -235,7 +235,9 @@ async def test_a_stream_without_an_end_is_given_up(tmp_path: Path, monkeypatch: 
     assert "the reply is larger than" in row["message"]
 
 
-async def test_a_failure_shows_how_far_its_stream_came(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_failure_shows_the_part_of_its_stream_that_arrived(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """But not the key that the stream repeats."""
     key = "canary-key-4f9d-for-the-tests"
     monkeypatch.setenv("T_KEY", key)
@@ -285,7 +287,7 @@ def test_a_stream_is_journalled_raw_and_whole(tmp_path: Path, pieces: int) -> No
     assert [row["completion"][0]["content"] for row in files["data"]] == [text, text]
 
 
-def test_a_key_that_a_stream_brings_in_pieces_is_not_kept(tmp_path: Path) -> None:
+def test_a_key_split_over_stream_events_is_not_kept(tmp_path: Path) -> None:
     """It is removed from the record, as from unstreamed answers."""
     key = "canary-key-4f9d-for-the-tests"
     _, held = chunk_of(tmp_path, questions(1))

@@ -96,7 +96,7 @@ def interrupt_following(job: str, head: RayHead) -> None:
     assert "Traceback" not in said
 
 
-def test_a_stopped_job_brings_home_and_goes_on(head: RayHead, tmp_path: Path) -> None:
+def test_a_stopped_job_finishes_its_requests_and_can_be_resumed(head: RayHead, tmp_path: Path) -> None:
     """Followers of a stopped job exit with 3; the next submit asks only for what is missing."""
     recipe = write_recipe(tmp_path, rows=1000, latency_s=4.0)
     where = ("--address", head.dashboard)
@@ -142,7 +142,7 @@ def test_plain_ray_job_submit_does_the_same(head: RayHead, tmp_path: Path) -> No
     assert files & set(canaries) == set()
 
 
-def test_a_working_dir_may_hold_names_of_ours(head: RayHead, tmp_path: Path) -> None:
+def test_a_working_dir_may_contain_folders_named_like_ours(head: RayHead, tmp_path: Path) -> None:
     """It comes first on the path of the job's driver and workers, and may hold more than the package."""
     folder = make_hostile(tmp_path / "job")  # and no queue.py: Ray's own processes would end at it, before any of ours
     shutil.copytree(ROOT / "stillhouse", folder / "stillhouse", ignore=shutil.ignore_patterns("__pycache__"))
@@ -162,7 +162,7 @@ def test_a_job_exits_as_its_run_does(head: RayHead, tmp_path: Path) -> None:
     assert str(tmp_path / "missing-*.jsonl") in done.stderr
 
 
-def test_of_two_hand_ins_at_once_one_is_taken(head: RayHead, tmp_path: Path) -> None:
+def test_one_of_two_simultaneous_submissions_wins(head: RayHead, tmp_path: Path) -> None:
     """Neither finds a job of the dataset, yet one is refused. Once that job has ended, another can be submitted."""
     args = ["submit", str(write_recipe(tmp_path)), "-o", "source.path=missing.jsonl", "--ship", "code", "--no-follow"]
     command = [sys.executable, "-m", "stillhouse.cluster.cli", *args, "--json", "--address", head.dashboard]
@@ -184,7 +184,7 @@ def hands_in(request: Request) -> bool:
     return (request.method, request.path) == ("POST", "/api/jobs/")
 
 
-def test_a_hand_in_whose_reply_got_lost_is_found(head: RayHead, tmp_path: Path) -> None:
+def test_a_submission_with_a_lost_reply_is_found(head: RayHead, tmp_path: Path) -> None:
     """The cluster accepted it but the reply was lost: it is submitted again under the same id, and there is one job."""
     recipe = write_recipe(tmp_path)
     seen: list[str] = []
@@ -203,7 +203,7 @@ def test_a_hand_in_whose_reply_got_lost_is_found(head: RayHead, tmp_path: Path) 
     stillhouse("logs", job, "--address", head.dashboard, env=head.env, code=2)
 
 
-def test_a_head_without_an_agent_is_tried_again(head: RayHead, tmp_path: Path) -> None:
+def test_a_head_without_an_agent_is_retried(head: RayHead, tmp_path: Path) -> None:
     """As a head is right after `ray start`: with a message, and under the same id."""
     recipe = write_recipe(tmp_path)
     seen: list[str] = []
@@ -224,7 +224,7 @@ def test_a_head_without_an_agent_is_tried_again(head: RayHead, tmp_path: Path) -
     stillhouse("logs", job, "--address", head.dashboard, env=head.env, code=2)
 
 
-def test_a_head_that_never_has_an_agent_is_explained(
+def test_a_head_that_never_gets_an_agent_is_explained(
     head: RayHead, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Exit 2 after a while, naming the log to read and the likely reasons; no job is left."""
@@ -250,7 +250,7 @@ def test_a_head_that_never_has_an_agent_is_explained(
     stillhouse("logs", seen[0], "--address", head.dashboard, env=head.env, code=2)
 
 
-def test_36_a_gateway_is_passed_with_its_headers(head: RayHead, tmp_path: Path) -> None:
+def test_36_a_gateway_gets_its_headers(head: RayHead, tmp_path: Path) -> None:
     """Case 36-job-headers, by every command; it and the dashboard each get what they ask for."""
     recipe = write_recipe(tmp_path, rows=3)
 
@@ -276,7 +276,7 @@ def test_36_a_gateway_is_passed_with_its_headers(head: RayHead, tmp_path: Path) 
         assert "accepts jobs" in doctor.stdout
 
 
-def test_on_a_terminal_it_is_followed_by_the_panel(head: RayHead, tmp_path: Path) -> None:
+def test_a_terminal_follows_a_job_with_the_panel(head: RayHead, tmp_path: Path) -> None:
     """The same table as `run` shows, from the job's own figures, replaces its lines; the end is the same."""
     recipe = write_recipe(tmp_path, rows=300, latency_s=0.15)
     ours, theirs = pty.openpty()
@@ -309,7 +309,7 @@ def read(fd: int) -> bytes:
         return b""
 
 
-def test_no_free_cpu_gets_a_word(head: RayHead, tmp_path: Path) -> None:
+def test_a_cluster_without_a_free_cpu_is_reported(head: RayHead, tmp_path: Path) -> None:
     """If others hold every CPU, the wait is explained, by `doctor` too."""
     hold = (
         "import ray, sys\n"
@@ -339,7 +339,7 @@ def test_no_free_cpu_gets_a_word(head: RayHead, tmp_path: Path) -> None:
             assert following.returncode == 0
 
 
-def test_a_secret_that_the_nodes_lack_ends_the_run(head: RayHead, tmp_path: Path) -> None:
+def test_a_secret_missing_on_the_nodes_ends_the_run(head: RayHead, tmp_path: Path) -> None:
     """Exit 2 with the secret's name, and no dataset left behind; it does not help if only the driver has it."""
     recipe = write_recipe(tmp_path)
     document = yaml.safe_load(recipe.read_text())
@@ -355,7 +355,7 @@ def test_a_secret_that_the_nodes_lack_ends_the_run(head: RayHead, tmp_path: Path
     assert not (tmp_path / "out").exists()
 
 
-def test_actors_that_the_nodes_can_not_load_end_the_run(head: RayHead, tmp_path: Path) -> None:
+def test_actors_that_the_nodes_cannot_load_end_the_run(head: RayHead, tmp_path: Path) -> None:
     """Exit 1 with the reason and what to do, once: another worker could not be loaded either."""
     (tmp_path / "nodes" / "stillhouse").mkdir(parents=True)
     (tmp_path / "nodes" / "stillhouse" / "__init__.py").write_text("")
@@ -371,7 +371,7 @@ def test_actors_that_the_nodes_can_not_load_end_the_run(head: RayHead, tmp_path:
     assert json.loads(run.stdout.splitlines()[-1])["state"] == "failed"
 
 
-def test_a_wrong_token_is_said(head: RayHead, tmp_path: Path) -> None:
+def test_a_wrong_token_is_reported(head: RayHead, tmp_path: Path) -> None:
     """By submit and by run, with what to set; the token itself is not repeated."""
     wrong = head.env | {"RAY_AUTH_TOKEN": TOKEN[::-1]}
     submit = stillhouse("submit", write_recipe(tmp_path), "--address", head.dashboard, env=wrong, code=2)
@@ -388,7 +388,7 @@ def test_a_token_is_enough(head: RayHead, tmp_path: Path) -> None:
     assert "has no job" in done.stderr
 
 
-def test_the_token_that_ray_keeps_is_enough(head: RayHead, tmp_path: Path) -> None:
+def test_the_token_in_rays_own_file_is_enough(head: RayHead, tmp_path: Path) -> None:
     """The one that a first local run leaves in the user's home; for joining through the GCS too."""
     env = {name: value for name, value in head.env.items() if not name.startswith("RAY_AUTH")} | {"HOME": str(tmp_path)}
     none = stillhouse("stop", tmp_path / "nix", "--address", head.dashboard, env=env, code=2)
@@ -402,7 +402,7 @@ def test_the_token_that_ray_keeps_is_enough(head: RayHead, tmp_path: Path) -> No
     assert f"joined at {head.gcs}" in stillhouse("doctor", "--address", head.gcs, env=env, code=0).stdout
 
 
-def test_another_ray_can_not_be_joined(head: RayHead, tmp_path: Path) -> None:
+def test_a_different_ray_version_cannot_be_joined(head: RayHead, tmp_path: Path) -> None:
     """The versions of both sides are named."""
     program = "import ray; ray.__version__ = '2.59.0'; from stillhouse.cluster.cli import main; main()"
     args = ["run", str(write_recipe(tmp_path)), "--address", head.gcs]
@@ -414,7 +414,7 @@ def test_another_ray_can_not_be_joined(head: RayHead, tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_a_cluster_with_an_old_python_is_said(tmp_path: Path) -> None:
+def test_a_cluster_with_an_old_python_is_reported(tmp_path: Path) -> None:
     """The shipped code runs on any Python, so it reports itself which one it needs."""
     program = "import sys; sys.version_info = (3, 10, 1); sys.version = '3.10.1 x'; import stillhouse.cluster.cli"
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=60)
@@ -428,14 +428,14 @@ def test_a_cluster_with_an_old_python_is_said(tmp_path: Path) -> None:
     ("address", "said"),
     [("DASHBOARD", "is a web server"), ("http://DASHBOARD", "expected `auto` or a cluster's host:port")],
 )
-def test_run_is_told_the_dashboard_by_its_address(head: RayHead, tmp_path: Path, address: str, said: str) -> None:
+def test_run_recognises_a_dashboard_address(head: RayHead, tmp_path: Path, address: str, said: str) -> None:
     """It joins through the GCS port; the dashboard's address is for `submit`."""
     address = address.replace("DASHBOARD", head.dashboard.removeprefix("http://"))
     done = stillhouse("run", write_recipe(tmp_path), "--address", address, env=head.env, code=2)
     assert said in done.stderr
 
 
-def test_an_unknown_job_is_said(head: RayHead, tmp_path: Path) -> None:
+def test_an_unknown_job_is_reported(head: RayHead, tmp_path: Path) -> None:
     """It is neither a job's id nor a dataset with a job."""
     done = stillhouse("stop", tmp_path / "nix", "--address", head.dashboard, env=head.env, code=2)
     assert "has no job" in done.stderr

@@ -48,7 +48,7 @@ def rows(recipe: Recipe) -> list[dict[str, Any]]:
     return found
 
 
-async def test_all_protocols_call_the_tools_of_a_file(tmp_path: Path) -> None:
+async def test_every_protocol_calls_tools_from_a_file(tmp_path: Path) -> None:
     """Each call fits its schema and is inside the assistant's message; streamed ones too."""
     (tmp_path / "tools.json").write_text(json.dumps(TOOLS))
     write_source(tmp_path, questions(60))
@@ -74,7 +74,7 @@ async def test_all_protocols_call_the_tools_of_a_file(tmp_path: Path) -> None:
     assert isinstance(record["completion"][0]["tool_calls"][0]["function"]["arguments"], dict)
 
 
-async def test_conversations_with_calls_and_results_over_all_protocols(tmp_path: Path) -> None:
+async def test_every_protocol_sends_conversations_with_calls_and_results(tmp_path: Path) -> None:
     """Each row offers its own tools; every turn is kept, and so are the providers' rules on calls and their results."""
     spoken: list[Any] = [
         [

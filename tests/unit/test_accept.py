@@ -122,7 +122,7 @@ def test_equal_answers_count_once_and_the_lowest_sample_is_kept(tmp_path: Path) 
     assert (meta.counts.not_needed, meta.counts.prompts_by_accepted) == (1, {2: 1})
 
 
-def test_equal_answers_all_count_where_they_are_all_kept(tmp_path: Path) -> None:
+def test_equal_answers_all_count_if_all_are_kept(tmp_path: Path) -> None:
     """As `dedup.answers: false` says."""
     recipe, held = chunk_of(tmp_path, questions(1), ask={"accept": 2, "at_most": 4}, dedup={"answers": False})
     held = OpenChunk(held.chunk, held.journal, samples=4, teacher_of=teachers_of(recipe), equal_once=False)
@@ -131,7 +131,7 @@ def test_equal_answers_all_count_where_they_are_all_kept(tmp_path: Path) -> None
     assert held.left == 0
 
 
-def test_an_answer_too_many_is_kept_beside_the_dataset(tmp_path: Path) -> None:
+def test_a_surplus_answer_is_kept_beside_the_dataset(tmp_path: Path) -> None:
     """The answer belongs to a sample that one owner gave up, and that another had an answer to."""
     recipe, held = chunk_of(tmp_path, questions(1), ask={"accept": 1, "at_most": 3})
     late = body_of("late")
@@ -166,7 +166,7 @@ def test_an_answer_too_many_is_kept_beside_the_dataset(tmp_path: Path) -> None:
         ),
     ],
 )
-async def test_the_numbers_may_only_grow(
+async def test_accept_and_at_most_may_only_grow(
     tmp_path: Path, first: dict[str, int], second: dict[str, int], words: str
 ) -> None:
     """They can't be exchanged for each other either."""

@@ -62,7 +62,7 @@ def said(*args: str) -> str:
     return done.output.splitlines()[-1]
 
 
-def test_the_kept_token_is_sent_only_where_one_is_asked_for(home: Path) -> None:
+def test_the_stored_token_is_sent_only_if_one_is_required(home: Path) -> None:
     """First without it, then with it, and from then on always with it."""
     keep_token(home, SECRET)
     seen: list[str | None] = []
@@ -73,7 +73,9 @@ def test_the_kept_token_is_sent_only_where_one_is_asked_for(home: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", [None, "token"])
-def test_no_token_is_told_from_a_wrong_one(home: Path, monkeypatch: pytest.MonkeyPatch, mode: str | None) -> None:
+def test_a_missing_token_is_distinguished_from_a_wrong_one(
+    home: Path, monkeypatch: pytest.MonkeyPatch, mode: str | None
+) -> None:
     """The first says where one is looked for, the second where the wrong one came from."""
     if mode:
         monkeypatch.setenv("RAY_AUTH_MODE", mode)
@@ -117,7 +119,7 @@ def test_36_a_login_in_front_is_named(command: list[str], reply: Reply, words: s
     assert not any(SECRET in value for value in seen)
 
 
-def test_36_headers_that_do_not_open_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_36_headers_that_the_gateway_rejects_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     """The message says that they were sent, not what they are."""
     monkeypatch.setenv("RAY_JOB_HEADERS", json.dumps({"X-Made-Up-Auth": SECRET}))
     with dashboard_proxy("", lambda _request, _forward: LOGIN) as address:
@@ -135,7 +137,7 @@ def test_the_token_leaves_room_for_the_gateways_authorization() -> None:
     "text",
     ["x", "[1]", '{"X A": ""}', '{"": ""}', '{"X": 1}', f'{{"X-A": "{SECRET}\\nB: y"}}', '{"X-A": " x"}', '{"X": "☃"}'],
 )  # fmt: skip
-def test_headers_that_can_not_be_sent_are_refused(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+def test_unsendable_headers_are_refused(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     """By the variable's name, and without their values."""
     monkeypatch.setenv("RAY_JOB_HEADERS", text)
     with pytest.raises(UsageError, match=r"^RAY_JOB_HEADERS: expected") as error:
@@ -143,7 +145,7 @@ def test_headers_that_can_not_be_sent_are_refused(monkeypatch: pytest.MonkeyPatc
     assert SECRET not in str(error.value)
 
 
-def test_where_tokens_are_found(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tokens_are_found_where_ray_looks(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The variable before the file that one names; the file in the home if a token is required; none if disabled."""
     keep_token(home, "kept")
     (home / "file").write_text("from the file\n")
@@ -160,9 +162,7 @@ def test_where_tokens_are_found(home: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize("content", [None, b"two\nlines", b"\xff"])
-def test_a_file_that_holds_no_token_is_refused(
-    home: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | None
-) -> None:
+def test_a_file_without_a_token_is_refused(home: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | None) -> None:
     """The message names the variable."""
     if content is not None:
         (home / "file").write_bytes(content)

@@ -22,7 +22,7 @@ def leased(rates: dict[Resource, float], *, slots: int = 1000, now: float = 0.0,
     return allowance
 
 
-def test_nothing_goes_without_a_lease() -> None:
+def test_nothing_is_sent_without_a_lease() -> None:
     """Before the first one, and once it is over: only a renewal helps."""
     assert Allowance().reserve(ONE, now=0.0) == math.inf
     allowance = leased({}, ttl_s=2.0, now=10.0)
@@ -30,7 +30,7 @@ def test_nothing_goes_without_a_lease() -> None:
     assert allowance.reserve(ONE, now=12.0) == math.inf
 
 
-def test_a_lease_is_good_from_when_it_was_asked_for() -> None:
+def test_a_lease_runs_from_when_it_was_requested() -> None:
     """The ledger's count began before the answer arrived."""
     allowance = Allowance()
     allowance.accept(Lease({}, 5, 2.0, 0.0), asked_at=10.0, now=11.5)
@@ -64,13 +64,13 @@ def test_a_wait_is_as_long_as_it_says() -> None:
     assert allowance.reserve(Cost(80, 0), now=0.5) == pytest.approx(0.8)
 
 
-def test_a_rate_of_zero_waits_for_a_renewal() -> None:
+def test_a_rate_of_zero_waits_for_the_next_lease() -> None:
     """Not for a time."""
     assert leased({"requests": 0.0}).reserve(ONE, now=99.0) == math.inf
 
 
 @pytest.mark.parametrize("per_second", [0.02, 0.3, 3.0, 300.0])
-def test_a_rate_is_reached_however_small(per_second: float) -> None:
+def test_even_a_tiny_rate_is_reached(per_second: float) -> None:
     """Renewals every second, far more often than requests, do not eat what has gathered for the next one."""
     allowance = Allowance()
     sent, now, wake = 0, 0.0, 0.0
@@ -122,7 +122,7 @@ def test_prompts_that_take_ten_times_their_estimate_keep_to_the_limit() -> None:
     assert estimates[0] < used.input / 9 < used.input <= estimates[-1]
 
 
-def test_what_was_not_used_is_given_back() -> None:
+def test_unused_allowance_is_given_back() -> None:
     """Up to what a lease holds: unused tokens of long ago are not licence to flood now."""
     allowance = leased({"output": 100.0})
     allowance.reserve(Cost(0, 80), now=0.0)
@@ -166,7 +166,7 @@ class _Spent:
         st.tuples(st.floats(0, 2), st.floats(0.1, 300), st.floats(0, 2), st.booleans()), min_size=1, max_size=80
     ),
 )
-def test_no_window_exceeds_the_share_and_what_was_given_back(
+def test_no_window_exceeds_the_share_plus_what_was_given_back(
     rates: list[float], steps: list[tuple[float, float, float, bool]]
 ) -> None:
     """However these fall: the rate times the window, a burst, what a lease gives back, and the largest needs."""

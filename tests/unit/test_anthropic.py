@@ -120,7 +120,7 @@ def test_anthropics_own_address_is_the_default() -> None:
     assert request(Ask(max_tokens=9), base_url=None).url == "https://api.anthropic.com/v1/messages"
 
 
-def test_a_key_and_a_token_go_their_own_ways() -> None:
+def test_keys_and_tokens_use_different_headers() -> None:
     """Requests with the same headers share one object."""
     key, token = request(Ask(max_tokens=9)).headers, request(Ask(max_tokens=9), key="sk-ant-oat01-x").headers
     assert (key["x-api-key"], key["anthropic-version"], "authorization" in key) == ("k", "2023-06-01", False)
@@ -175,13 +175,13 @@ def test_vertex_refuses_in_google_s_words(status: int, code: str, expected: type
     assert isinstance(read(error("invalid_request_error", "prompt is too long"), status=400, base_url=VERTEX), TooLong)
 
 
-def test_one_teacher_is_on_vertex_or_is_not() -> None:
+def test_a_teacher_is_entirely_on_vertex_or_not_at_all() -> None:
     """Its hosts take different keys, and its images and batches depend on it."""
     with pytest.raises(ValidationError, match="make them separate teachers"):
         teacher(base_url=None, endpoints=[VERTEX, URL])
 
 
-def test_neighbours_of_one_role_are_one_turn() -> None:
+def test_adjacent_messages_of_one_role_become_one_turn() -> None:
     """The API wants turns to alternate; several system messages stay apart."""
     messages = (("system", "a"), ("developer", "b"), ("user", "c"), ("user", "d"), ("assistant", "e"), ("user", "f"))
     body = sent(Ask(max_tokens=9), messages)
@@ -197,7 +197,7 @@ def test_neighbours_of_one_role_are_one_turn() -> None:
     ("system", "given", "marked"),
     [("s", None, True), ("{{ s }}", None, False), ("other", None, False), ("other", True, True), ("s", False, False)],
 )
-def test_a_system_prompt_that_all_rows_share_is_marked(system: str, given: bool | None, marked: bool) -> None:
+def test_a_shared_system_prompt_is_marked_for_caching(system: str, given: bool | None, marked: bool) -> None:
     """For the provider's cache; marking a prompt that is used once would only cost more."""
     body = sent(Ask(max_tokens=9, system=system), cache_prompt=given)
     block = {"type": "text", "text": "s", "cache_control": {"type": "ephemeral"}}
@@ -215,8 +215,8 @@ def test_a_system_prompt_that_all_rows_share_is_marked(system: str, given: bool 
         ("unknown", "low", {}),
     ],
 )
-def test_thoughts_are_asked_to_be_shown(model: str, effort: str | None, fields: dict[str, str]) -> None:
-    """By models that would otherwise return them without text."""
+def test_visible_thoughts_are_requested(model: str, effort: str | None, fields: dict[str, str]) -> None:
+    """From models that would otherwise return them without text."""
     body = sent(Ask(max_tokens=9, reasoning_effort=effort), model=model)
     assert body.get("thinking", {}) == fields
     assert body.get("output_config", {}).get("effort") == (None if effort == "none" else effort)
@@ -227,7 +227,7 @@ def test_thoughts_are_asked_to_be_shown(model: str, effort: str | None, fields: 
 # --- answers
 
 
-def test_an_answer_is_read_whole() -> None:
+def test_a_full_answer_is_read() -> None:
     """Thoughts with their signatures, text, calls, usage, model and id."""
     said = answer(
         message(
@@ -291,20 +291,20 @@ def test_a_refusal_before_any_text_is_an_answer() -> None:
 @pytest.mark.parametrize(
     ("model", "summary"), [("claude-3-7-sonnet-20250219", False), ("claude-x", None), ("k2", None)]
 )
-def test_whose_words_thoughts_are(model: str, summary: bool | None) -> None:
+def test_thoughts_are_marked_as_summary_or_original(model: str, summary: bool | None) -> None:
     """Only Claude's own makers summarise; other servers speak the protocol too."""
     thought = {"type": "thinking", "thinking": "hm", "signature": ""}
     assert answer(message(thought, TEXT, model=model)).reasoning_is_summary is summary
 
 
-def test_thoughts_without_words_leave_their_signatures() -> None:
+def test_hidden_thoughts_keep_their_signatures() -> None:
     """There is no reasoning to keep, and nothing is made up."""
     said = answer(message({"type": "thinking", "thinking": "", "signature": "sig"}, TEXT))
     assert (said.reasoning, said.reasoning_source, said.reasoning_is_summary) == (None, None, None)
     assert said.reasoning_signatures == '[{"signature":"sig"}]'
 
 
-def test_thoughts_left_in_the_text_are_split_off() -> None:
+def test_inline_thoughts_are_split_off() -> None:
     """By a server behind this protocol that has no parser for them."""
     said = answer(message({"type": "text", "text": "<think>hm</think>\nfour"}))
     assert (said.text, said.reasoning, said.reasoning_source) == ("four", "hm", "think_tag")
@@ -313,7 +313,7 @@ def test_thoughts_left_in_the_text_are_split_off() -> None:
 @pytest.mark.parametrize(
     "usage", [None, [], {"input_tokens": "10"}, {"input_tokens": -1}, {"input_tokens": 1e300}, {"input_tokens": True}]
 )
-def test_usage_that_is_no_count_is_unknown(usage: Any) -> None:
+def test_usage_that_is_not_a_count_is_unknown(usage: Any) -> None:
     """The answer is kept."""
     assert answer(message(TEXT, usage=usage)).usage.input_tokens is None
 
@@ -358,7 +358,7 @@ EVENTS = (
 )
 
 
-def test_a_stream_reads_like_its_unstreamed_twin() -> None:
+def test_a_stream_reads_like_an_unstreamed_reply() -> None:
     """Block by block, usage replaced and not added."""
     whole = message(
         {"type": "thinking", "thinking": "hm", "signature": "sig"},
@@ -369,7 +369,7 @@ def test_a_stream_reads_like_its_unstreamed_twin() -> None:
     assert answer(stream(*EVENTS)) == answer(whole)
 
 
-def test_a_stop_reason_behind_all_blocks_is_an_end_too() -> None:
+def test_a_stop_reason_after_all_blocks_ends_a_stream_too() -> None:
     """Proxies lose the end marker; a block that has not ended may lack a piece."""
     whole = answer(stream(*EVENTS))
     assert answer(stream(*EVENTS[:-1])) == whole
@@ -384,14 +384,14 @@ def test_a_stream_without_its_end_is_cut(kept: int) -> None:
     assert isinstance(read(stream(*EVENTS[:kept])), Ambiguous)
 
 
-def test_an_error_before_an_answer_is_what_it_says() -> None:
+def test_an_error_before_an_answer_keeps_its_meaning() -> None:
     """After any number of events without content; a policy error is one even later."""
     assert isinstance(read(stream(*EVENTS[:2], error("overloaded_error"))), Overload)
     blocked = error("invalid_request_error", "Output blocked by content filtering policy")
     assert isinstance(read(stream(*EVENTS[:5], blocked)), Policy)
 
 
-def test_arguments_that_are_no_json_are_kept_as_they_are() -> None:
+def test_arguments_that_are_not_json_are_kept_verbatim() -> None:
     """After a proper end they are the model's fault."""
     events: list[dict[str, Any]] = [
         *EVENTS[:13],
@@ -448,7 +448,7 @@ def error(kind: str, said: str = "words", **details: Any) -> dict[str, Any]:
         (422, b"plain words", BadRequest),
     ],
 )
-def test_what_a_reply_means(status: int, body: Any, expected: type) -> None:
+def test_replies_are_classified(status: int, body: Any, expected: type) -> None:
     """The provider's own bodies, those of proxies in front of it, and bodies that no provider should send."""
     assert isinstance(read(body, status=status), expected), read(body, status=status)
 
@@ -475,7 +475,7 @@ def test_a_refusal_needs_no_content() -> None:
     assert (said.text, said.finish_reason) == (None, "refused")
 
 
-def test_a_message_that_can_not_be_read_is_shown() -> None:
+def test_an_unreadable_message_is_shown() -> None:
     """The Failure quotes it."""
     found = read(message(7))
     assert isinstance(found, Malformed)

@@ -55,7 +55,7 @@ class Listing:
         return found
 
 
-def test_a_file_counts_once_it_stood_still() -> None:
+def test_a_file_counts_once_it_stops_changing() -> None:
     """One that grows or is written again starts over; an empty one never counts."""
     there = Listing()
     there.put("a")
@@ -80,7 +80,7 @@ def test_files_that_appear_together_are_taken_together() -> None:
     assert [names for _, names in there.taken(10)] == [["a", "b", "c"], ["a", "b", "c", "d"]]
 
 
-def test_a_file_that_keeps_growing_holds_nobody_up() -> None:
+def test_a_file_that_keeps_growing_delays_no_other() -> None:
     """It appeared with another, which is taken as soon as it may be."""
     there = Listing()
     there.put("a", "grows")
@@ -155,7 +155,7 @@ def test_each_arrival_is_a_generation(tmp_path: Path) -> None:
     assert not arrive(arrivals, clock)
 
 
-def test_a_file_without_rows_waits_for_some(tmp_path: Path) -> None:
+def test_a_file_without_rows_is_waited_for(tmp_path: Path) -> None:
     """It is not an error, as the first file or later, and is planned once it has rows."""
     _, planner, arrivals, clock = following(tmp_path)
     path = write_source(tmp_path, [" "])

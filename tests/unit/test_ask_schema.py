@@ -87,7 +87,7 @@ def with_schema(tmp_path: Path, *teachers: dict[str, Any], schema: Any = None, *
         ('{"maximum": NaN}', 0, "NaN is not a JSON number"),
     ],
 )
-def test_a_file_that_is_no_schema_is_refused_with_both_lines(
+def test_a_file_that_is_not_a_schema_is_refused_with_both_lines(
     tmp_path: Path, content: str, line: int, message: str
 ) -> None:
     """That of the recipe, and that of the file."""
@@ -107,7 +107,7 @@ def test_a_file_that_is_no_schema_is_refused_with_both_lines(
         (None, "there is no such file"),
     ],
 )
-def test_a_file_that_cannot_be_carried_is_refused(tmp_path: Path, content: bytes | None, message: str) -> None:
+def test_a_schema_file_that_cannot_be_embedded_is_refused(tmp_path: Path, content: bytes | None, message: str) -> None:
     """With the reason."""
     path = tmp_path / "answer.schema.json"
     if content is not None:
@@ -136,7 +136,7 @@ def test_a_check_of_the_same_name_is_refused() -> None:
     )
 
 
-def test_a_file_travels_inside_and_counts_by_its_hash(tmp_path: Path) -> None:
+def test_a_schema_file_is_embedded_and_identified_by_its_hash(tmp_path: Path) -> None:
     """Wherever it is, and also when it is gone; so do ids of records."""
     path = tmp_path / "answer.schema.json"
     path.write_text(json.dumps(SCHEMA))
@@ -152,7 +152,7 @@ def test_a_file_travels_inside_and_counts_by_its_hash(tmp_path: Path) -> None:
     assert Ask.model_validate(recipe.identity()["ask"]).parameters() == recipe.ask.parameters()
 
 
-def test_a_recipe_without_a_schema_is_what_it_was(tmp_path: Path) -> None:
+def test_a_recipe_without_a_schema_keeps_its_identity(tmp_path: Path) -> None:
     """With the same identity, parameters and checks."""
     recipe = recipe_of(tmp_path, teachers=[{"name": "sim", "api": "simulator", "ask": {"temperature": 1.0}}])
     assert "schema" not in json.dumps([recipe.identity(), recipe.ask.parameters()])
@@ -160,7 +160,7 @@ def test_a_recipe_without_a_schema_is_what_it_was(tmp_path: Path) -> None:
     assert recipe.teachers[0].ask.model_dump() == {"temperature": 1.0}
 
 
-def test_a_teacher_has_a_schema_of_its_own_or_none(tmp_path: Path) -> None:
+def test_a_teacher_can_have_its_own_schema_or_none(tmp_path: Path) -> None:
     """Each answer is judged by that of its teacher."""
     recipe = with_schema(
         tmp_path,
@@ -186,7 +186,7 @@ def reply_of(text: str) -> Reply:
     return Reply(200, {}, body_of(text), 0.1)
 
 
-def test_a_tool_call_needs_no_form() -> None:
+def test_a_tool_call_need_not_fit_the_schema() -> None:
     """It is not an answer yet; a call with text is."""
     assert answer_of(Completion(None, "tool_calls", None, tool_calls="[]", schema_key="k")).schema_key is None
     assert answer_of(Completion("{}", "tool_calls", None, tool_calls="[]", schema_key="k")).schema_key == "k"
@@ -228,7 +228,7 @@ def test_each_api_is_sent_its_own_structured_output(tmp_path: Path, api: str) ->
     assert sent == without | BODIES[api]
 
 
-def test_the_effort_stands_beside_the_form(tmp_path: Path) -> None:
+def test_the_effort_is_sent_beside_the_schema(tmp_path: Path) -> None:
     """Anthropic groups both."""
     changed = teacher("anthropic", model="claude-opus-5-5", ask={"reasoning_effort": "low"})
     assert body(with_schema(tmp_path, changed))["output_config"] == {"effort": "low", "format": FORM}
@@ -244,7 +244,7 @@ def test_the_effort_stands_beside_the_form(tmp_path: Path) -> None:
         ({"api": "anthropic"}, None, None),
     ],
 )
-def test_what_a_schema_is_not_sent_as_is_said(
+def test_parts_of_a_schema_that_are_not_sent_are_named(
     tmp_path: Path, changes: dict[str, Any], strict: bool | None, note: str | None
 ) -> None:
     """Where it makes a difference to the answers."""
@@ -255,7 +255,7 @@ def test_what_a_schema_is_not_sent_as_is_said(
     assert [note in each for each in notes] == [True] if note else notes == []
 
 
-def test_a_form_in_extra_is_sent_as_it_is(tmp_path: Path) -> None:
+def test_a_response_format_in_extra_is_sent_verbatim(tmp_path: Path) -> None:
     """Answers are still checked."""
     own = {"type": "json_object"}
     recipe = with_schema(tmp_path, teacher("openai-chat", extra={"response_format": own}))
@@ -263,7 +263,7 @@ def test_a_form_in_extra_is_sent_as_it_is(tmp_path: Path) -> None:
     assert recipe.asked_schema is not None
 
 
-def test_plan_says_what_a_schema_is_not_sent_as(tmp_path: Path) -> None:
+def test_plan_names_the_parts_of_a_schema_that_are_not_sent(tmp_path: Path) -> None:
     """Before anything is asked."""
     write_source(tmp_path, questions(2))
     shown = preview(with_schema(tmp_path, teacher("openai-chat", profile="deepseek")))
@@ -279,7 +279,7 @@ def test_editors_know_the_schema() -> None:
         assert (not list(validator.iter_errors(recipe))) == is_good, value
 
 
-async def test_answers_that_exist_are_judged_by_the_schema(tmp_path: Path) -> None:
+async def test_stored_answers_are_checked_against_the_schema(tmp_path: Path) -> None:
     """`stillhouse check` says so of a dataset that was made without one."""
     write_source(tmp_path, questions(4))
     recipe = recipe_of(tmp_path)
@@ -289,7 +289,7 @@ async def test_answers_that_exist_are_judged_by_the_schema(tmp_path: Path) -> No
     assert [(each.name, each.accepted, each.rejected) for each in found.checks] == [("schema", 0, 4)]
 
 
-def test_groq_is_strict_with_the_models_that_take_it(tmp_path: Path) -> None:
+def test_groq_gets_strict_schemas_for_models_that_accept_them(tmp_path: Path) -> None:
     """The others refuse it."""
     groq = {"base_url": "https://api.groq.com/openai/v1"}
     for model, strict in (("openai/gpt-oss-120b", True), ("qwen/qwen3-32b", False)):
@@ -309,7 +309,7 @@ def test_groq_is_strict_with_the_models_that_take_it(tmp_path: Path) -> None:
         ("base_url: 'https://api.openai.com/v1', model: gpt-4.1, ask: {schema: {type: array}}", "schema of an object"),
     ],
 )
-def test_a_schema_that_a_teacher_cannot_take_is_refused(fields: str, message: str) -> None:
+def test_a_schema_that_a_teacher_cannot_accept_is_refused(fields: str, message: str) -> None:
     """With both ways out, at the place where it is written."""
     api = "" if "api:" in fields else "api: openai-chat, "
     terms = "terms: {training_use: by-authorisation, authorisation: x}"
@@ -328,7 +328,7 @@ def test_a_refusal_that_names_the_field_is_about_the_schema(tmp_path: Path) -> N
         assert refused_parameter(BadRequest(words, 400), ask) == "schema", words
 
 
-def test_an_answer_that_does_not_fit_is_rejected_by_name(tmp_path: Path) -> None:
+def test_an_answer_that_does_not_fit_the_schema_is_rejected_as_such(tmp_path: Path) -> None:
     """The column, the reason and the counts are those of a check named `schema`, before the recipe's own."""
     recipe, held = chunk_of(tmp_path, questions(2), ask={"schema": SCHEMA}, checks=[{"length": {"max": 1000}}])
     for ordinal, text in enumerate(('{"answer": 1, "why": "so"}', "It is 1.")):

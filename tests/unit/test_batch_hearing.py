@@ -69,7 +69,7 @@ def asked(hearing: Hearing, ordinal: int) -> tuple[bool, list[Verdict]]:
     return hearing.ask(ordinal, said.append), said
 
 
-def test_a_verdict_that_comes_before_its_answer_is_asked_about_counts(tmp_path: Path) -> None:
+def test_a_verdict_read_before_its_answer_counts(tmp_path: Path) -> None:
     """As after a crash, when a batch is collected while other checks still judge the answer; for equal answers too."""
     recipe, held, hearing = begun(tmp_path, ["right", "right", "other"])
     _, mark = hearing.entry(0)
@@ -87,7 +87,7 @@ def test_a_verdict_that_comes_before_its_answer_is_asked_about_counts(tmp_path: 
     assert asked(again, 2) == (True, [])
 
 
-def test_a_verdict_on_another_text_only_costs(tmp_path: Path) -> None:
+def test_a_verdict_on_a_different_text_only_counts_as_cost(tmp_path: Path) -> None:
     """The answer is read differently now: its judge is asked again."""
     recipe, held, hearing = begun(tmp_path, ["right"])
     before = held.state.spending.total
@@ -100,7 +100,7 @@ def test_a_verdict_on_another_text_only_costs(tmp_path: Path) -> None:
     assert asked(again, 0) == (True, [])
 
 
-def test_a_verdict_of_which_half_was_written_is_read_again(tmp_path: Path) -> None:
+def test_a_half_written_verdict_is_read_again(tmp_path: Path) -> None:
     """A process that ends between the two frames leaves a question without its reply."""
     recipe, held, hearing = begun(tmp_path, ["right"])
     _, mark = hearing.entry(0)
@@ -114,7 +114,7 @@ def test_a_verdict_of_which_half_was_written_is_read_again(tmp_path: Path) -> No
     assert asked(third, 0) == (False, [CheckResult(True, 4.0, "it is")])
 
 
-def test_nonsense_counts_over_all_owners(tmp_path: Path) -> None:
+def test_nonsense_verdicts_are_counted_across_owners(tmp_path: Path) -> None:
     """Each of them is asked once more than the one before; given up on, it would be asked three more times."""
     recipe, held, hearing = begun(tmp_path, ["right"])
     found: list[Frame] = []

@@ -41,7 +41,7 @@ def test_batches_cost_half_and_take_days() -> None:
     assert plan_of_batches(Workload(recipe(), samples=1000, chars_per_prompt=400)) is None
 
 
-def test_batches_of_verdicts_come_after_the_answers() -> None:
+def test_batches_of_verdicts_follow_the_answers() -> None:
     """Ten chunks, five at a time: two days for each of the judge's two checks, after six minutes of answers."""
     judge: dict[str, Any] = {
         "name": "j",
@@ -72,7 +72,7 @@ def test_batches_of_verdicts_come_after_the_answers() -> None:
     assert plan.usd == pytest.approx(1.1)
 
 
-def test_batches_and_then_online_cost_something_between() -> None:
+def test_batch_then_online_costs_between_the_two() -> None:
     """At most what asking online costs, and half of it if batches answer everything; it takes as long as batches."""
     asked = recipe(mode="batch-then-online", price=PRICE, limits={"requests_per_minute": 100})
     plan = plan_of_batches(Workload(asked, samples=1000, chars_per_prompt=400))
@@ -87,7 +87,7 @@ def test_batches_and_then_online_cost_something_between() -> None:
     assert other.usd == pytest.approx(1.65)
 
 
-def test_under_accept_what_follows_the_batches_is_online() -> None:
+def test_under_accept_later_rounds_are_online() -> None:
     """Two wanted of at most eight: a quarter of the samples in one round of batches, the others after it."""
     ask = {"accept": 2, "at_most": 8, "max_tokens": 100}
     asked = recipe(ask, mode="batch-then-online", price=PRICE, limits={"requests_per_minute": 100})
@@ -105,7 +105,7 @@ def test_under_accept_what_follows_the_batches_is_online() -> None:
     assert modes["batch"].rounds == 7
 
 
-def test_what_is_asked_online_is_compared_too() -> None:
+def test_comparisons_include_answers_asked_online() -> None:
     """Users who don't know about batches see what they would save; a server without batches has nothing to compare."""
     asked, _ = priced(recipe())
     modes = modes_of(Workload(asked, samples=1000, chars_per_prompt=400))
@@ -131,7 +131,7 @@ def test_under_accept_rounds_follow_each_other() -> None:
     assert (batch.rounds, batch.batches, batch.at_once, batch.hours) == (7, 14, 2, 7 * 24)
 
 
-def test_a_teacher_without_batches_stays_online() -> None:
+def test_a_teacher_without_a_batch_api_stays_online() -> None:
     """Half of the samples are in batches, and the limits of the other hold."""
     own = {"name": "own", "base_url": "http://vllm-0:8000/v1", "model": "m", "limits": {"requests_per_minute": 1}}
     mixed = recipe(None, own | {"price": {"input": 0, "output": 0}}, mode="batch")

@@ -130,7 +130,7 @@ def line(document: Any) -> bytes:
         max_leaves=8,
     ).map(lambda each: json.dumps(each).encode())
 )
-def test_no_line_of_results_makes_a_reader_raise(name: str, data: bytes) -> None:
+def test_no_result_line_makes_a_reader_raise(name: str, data: bytes) -> None:
     """Whatever a line holds, it is one of the three."""
     assert isinstance(api(name).read(data), (Answered, Unserved, Unreadable))
 
@@ -175,12 +175,12 @@ def test_a_result_is_the_reply_that_the_online_api_would_have_sent(
         ("gemini", {"key": "k", "error": {"code": 1}}, "cancelled"),
     ],
 )
-def test_a_request_that_was_never_served_is_no_failure(name: str, row: dict[str, Any], why: str) -> None:
+def test_a_request_that_was_never_served_is_not_a_failure(name: str, row: dict[str, Any], why: str) -> None:
     """It cost nothing, and is asked again."""
     assert api(name).read(line(row)) == Unserved("k", "expired" if why == "expired" else "cancelled")
 
 
-def test_batches_of_others_are_not_found() -> None:
+def test_other_runs_batches_are_ignored() -> None:
     """Another intent, no metadata, metadata of another kind, a name that is not an intent."""
     mine = {"id": "b1", "status": "in_progress", "created_at": 1_000_000, "metadata": {"stillhouse_intent": INTENT.id}}
     others = [
@@ -194,7 +194,7 @@ def test_batches_of_others_are_not_found() -> None:
     assert [each.id for each in found] == ["b1"]
 
 
-def test_a_listing_is_read_back_to_the_intent_and_no_further() -> None:
+def test_a_listing_is_read_only_back_to_the_intent() -> None:
     """Less ten minutes, for clocks differ."""
     page = [{"id": f"b{n}", "status": "completed", "created_at": 1_000_000 - 500 * n} for n in range(3)]
     replies = [{"data": [each], "has_more": True} for each in page]
@@ -207,7 +207,7 @@ def test_a_listing_is_read_back_to_the_intent_and_no_further() -> None:
     ]
 
 
-def test_anthropic_candidates_are_of_the_intents_size_and_time() -> None:
+def test_anthropic_candidates_match_the_intents_size_and_time() -> None:
     """A batch has no name there, so everything else that is known about it must match."""
 
     def batch(identity: str, at: str, processing: int, succeeded: int = 0) -> dict[str, Any]:
@@ -226,7 +226,7 @@ def test_anthropic_candidates_are_of_the_intents_size_and_time() -> None:
 
 @pytest.mark.parametrize("hours", [-3, 3])
 @pytest.mark.parametrize("name", ["openai", "anthropic", "gemini"])
-def test_a_provider_whose_clock_is_wrong_shows_its_batches(name: str, hours: int) -> None:
+def test_batches_are_found_in_spite_of_a_providers_wrong_clock(name: str, hours: int) -> None:
     """Its reply tells its time. Those of the day before are too old by either clock, and end the reading of pages."""
     now = INTENT.at + 3600 * hours
     counts = {"processing": 2, "succeeded": 0, "errored": 0, "canceled": 0, "expired": 0}
@@ -250,7 +250,7 @@ def test_a_provider_whose_clock_is_wrong_shows_its_batches(name: str, hours: int
     assert [each.id.rpartition("/")[2] for each in found] == ["b1"]
 
 
-def test_no_address_in_a_reply_gets_the_key() -> None:
+def test_no_url_in_a_reply_gets_the_key() -> None:
     """Anthropic's results come from the endpoint; Google's upload goes to its host or nowhere."""
     ended = {"id": "b", "processing_status": "ended", "results_url": "https://evil.example/x", "request_counts": {}}
     batch, _ = played(api("anthropic").look("b", access("anthropic")), ended)
@@ -263,7 +263,7 @@ def test_no_address_in_a_reply_gets_the_key() -> None:
 
 
 @pytest.mark.parametrize("identity", ["../../files", "batches/../x", "batches/a?b", "x" * 300])
-def test_an_operations_name_that_is_none_is_refused(identity: str) -> None:
+def test_an_invalid_operation_name_is_refused(identity: str) -> None:
     """It would become part of a URL."""
     with pytest.raises(BatchRefused):
         played(api("gemini").look("batches/b", access("gemini")), {"name": identity, "metadata": {}})
@@ -278,7 +278,7 @@ def test_an_operations_name_that_is_none_is_refused(identity: str) -> None:
         (400, {"message": "bad"}, BadRequest),
     ],
 )
-def test_a_refused_creation_means_what_it_means_online(status: int, error: dict[str, str], trouble: type) -> None:
+def test_a_refused_creation_is_classified_as_online(status: int, error: dict[str, str], trouble: type) -> None:
     """The same vocabulary decides."""
     reply = Reply(status, {}, json.dumps({"error": error}).encode())
     with pytest.raises(BatchRefused) as refused:
@@ -286,7 +286,7 @@ def test_a_refused_creation_means_what_it_means_online(status: int, error: dict[
     assert isinstance(refused.value.trouble, trouble)
 
 
-def test_a_queue_that_is_full_fails_a_batch_only_for_now() -> None:
+def test_a_full_queue_only_postpones_a_batch() -> None:
     """Azure reports it as the batch's error; any other error is a mistake in the input."""
 
     def failed(code: str) -> Batch:
@@ -312,7 +312,7 @@ def test_a_queue_that_is_full_fails_a_batch_only_for_now() -> None:
         ("bedrock", "https://bedrock.us-east-1.amazonaws.com/model-invocation-job"),
     ],
 )
-def test_a_batch_is_created_where_the_provider_has_it(name: str, expected: str) -> None:
+def test_a_batch_is_created_at_the_providers_url(name: str, expected: str) -> None:
     """Bedrock's control plane has a host of its own."""
     steps = api(name).create(Job(INTENT, [b"{}", b"{}"]), "file-1", access(name))
     identity = "arn:aws:bedrock:us-east-1:1:model-invocation-job/j"
@@ -323,7 +323,7 @@ def test_a_batch_is_created_where_the_provider_has_it(name: str, expected: str) 
     assert name == "anthropic" or INTENT.id.encode() in request.body
 
 
-def test_a_line_is_the_online_requests_body() -> None:
+def test_each_line_is_the_body_of_an_online_request() -> None:
     """Byte for byte, next to its id."""
     ask = protocol_of(teacher("openai"), Ask(temperature=0.5))
     request = ask.request(Request((("user", "hi"),)), base_url=HOSTS["openai"][1], key=Credentials("k"), now=0.0)
@@ -345,7 +345,7 @@ def test_a_line_is_the_online_requests_body() -> None:
         (teacher("openai", profile="fireworks"), BatchSettings(), "no batch API is known"),
     ],
 )  # fmt: skip
-def test_what_has_no_batches_is_refused_with_the_way_out(
+def test_a_teacher_without_a_batch_api_is_refused_with_advice(
     given_teacher: Teacher, settings: BatchSettings, words: str
 ) -> None:
     """Before anything is asked."""
@@ -354,7 +354,7 @@ def test_what_has_no_batches_is_refused_with_the_way_out(
 
 
 @given(st.lists(st.binary(max_size=20)), st.integers(1, 7))
-def test_lines_are_cut_alike_however_they_come(lines: Sequence[bytes], step: int) -> None:
+def test_lines_do_not_depend_on_packet_boundaries(lines: Sequence[bytes], step: int) -> None:
     """In pieces of any size; empty lines don't count."""
     whole = b"\n".join(lines)
     expected = [part.strip() for part in whole.split(b"\n") if part.strip()]
@@ -383,13 +383,13 @@ def test_a_missing_batch_is_lost_and_a_stranger_result_is_kept_apart() -> None:
         ({"online_price": {"input": 1, "output": 1}}, "`online_price` goes with `mode: batch-then-online`"),
     ],
 )
-def test_settings_that_would_do_nothing_are_refused(more: dict[str, Any], words: str) -> None:
+def test_ineffective_settings_are_refused(more: dict[str, Any], words: str) -> None:
     """Rather than ignored."""
     with pytest.raises(ValidationError, match=words):
         teacher("openai", **more)
 
 
-def test_a_large_file_of_results_is_held_line_by_line() -> None:
+def test_a_large_result_file_is_read_line_by_line() -> None:
     """20 MB of answers, in pieces that fit no line."""
     row = {
         "custom_id": f"{INTENT.id}-1",

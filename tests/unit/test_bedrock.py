@@ -99,13 +99,13 @@ def test_turns_alternate() -> None:
 
 
 @pytest.mark.parametrize(("model", "given", "marked"), [(MODEL, None, False), (MODEL, True, True), ("c", None, False)])
-def test_most_models_get_no_cache_point(model: str, given: bool | None, marked: bool) -> None:
+def test_only_supported_models_get_a_cache_point(model: str, given: bool | None, marked: bool) -> None:
     """They refuse one; Claude gets it where all rows share the system prompt."""
     body = sent(Ask(system="s"), model=model, cache_prompt=given)
     assert ({"cachePoint": {"type": "default"}} in body["system"]) is marked
 
 
-def test_claude_on_bedrock_is_asked_as_claude() -> None:
+def test_claude_on_bedrock_gets_claudes_parameters() -> None:
     """Claude's own fields go where Converse wants them."""
     terms = {"training_use": "by-authorisation", "authorisation": "letter 7"}
     body = sent(
@@ -124,7 +124,7 @@ def test_claude_on_bedrock_is_asked_as_claude() -> None:
     ],
 )
 @pytest.mark.parametrize("query", [{}, {"b": "x y", "a": "1"}])
-def test_a_signature_holds_at_the_receiving_side(model: str, path: str, query: dict[str, str]) -> None:
+def test_a_signature_is_valid_for_the_receiver(model: str, path: str, query: dict[str, str]) -> None:
     """For names with colons and slashes and any query; another secret's does not."""
     who = teacher(model=model, query=query)
     credentials = Credentials(query="b=x%20y&a=1" if query else "", aws=AwsChain(KEYS))
@@ -135,7 +135,7 @@ def test_a_signature_holds_at_the_receiving_side(model: str, path: str, query: d
     assert fault(made, secret="another") is not None
 
 
-def test_a_signature_is_the_one_of_the_official_client(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_signature_equals_the_official_clients(monkeypatch: pytest.MonkeyPatch) -> None:
     """boto3 signs the same path, service and region: the scopes are equal, and each holds at the receiving side."""
     seen: list[Any] = []
     session: Any = boto3.Session(*KEYS, region_name="eu-central-1")
@@ -167,7 +167,7 @@ def _answered() -> Any:
     return response
 
 
-def test_a_request_is_signed_for_the_time_it_is_given() -> None:
+def test_a_request_is_signed_with_the_given_time() -> None:
     """Not by the machine's clock: the server's may be another."""
     made = request(Ask())
     assert made.headers["x-amz-date"] == "20261126T100000Z"
@@ -176,7 +176,7 @@ def test_a_request_is_signed_for_the_time_it_is_given() -> None:
     assert "not yet current" in str(fault(made, now=NOW - 86_400))
 
 
-def test_each_request_has_a_signature_of_its_own() -> None:
+def test_each_request_has_its_own_signature() -> None:
     """Of one second or the next, a day later, of one endpoint or another, and with other keys: each holds."""
     protocol = protocol_of(teacher(), Ask())
     seen = set()
@@ -194,14 +194,14 @@ def test_each_request_has_a_signature_of_its_own() -> None:
     assert fault(made._replace(body=made.body + b" "), now=NOW) is not None
 
 
-def test_a_bearer_key_signs_nothing() -> None:
+def test_a_bearer_key_needs_no_signature() -> None:
     """And its headers are one object, as of any protocol with a key."""
     made = request(Ask(), key="ABSK-key", api_key="env:K")
     assert made.headers["authorization"] == "Bearer ABSK-key"
     assert "x-amz-date" not in made.headers
 
 
-def test_keys_never_show() -> None:
+def test_keys_are_never_shown() -> None:
     """Not in any text form of what holds them."""
     made = request(Ask())
     for shown in (repr(KEYS), str(KEYS), repr(Credentials("k", aws=AwsChain(KEYS))), repr(made)):
@@ -223,7 +223,7 @@ def test_keys_come_from_the_recipes_references(monkeypatch: pytest.MonkeyPatch) 
     assert set(found.secrets) == set(KEYS[1:])
 
 
-def test_keys_come_from_awss_own_chain(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_keys_come_from_the_aws_credential_chain(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Environment or profile; Bedrock's own key, where there is one, comes first as with boto3."""
     _no_aws(monkeypatch, tmp_path)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
@@ -288,7 +288,7 @@ def test_a_key_of_the_wrong_kind_is_explained(
         ("https://api.deepseek.com", "sk-", None),  # tells no owner
     ],
 )
-def test_a_provider_takes_no_other_provider_s_key(url: str, begins: str, owner: str | None) -> None:
+def test_a_provider_never_gets_another_providers_key(url: str, begins: str, owner: str | None) -> None:
     """If the key shows whose it is."""
     said = wrong_kind(f"{begins}0123456789abcdef", urls=[url])
     assert (said or "").endswith(f"takes a key of {owner}") == (owner is not None), said
@@ -306,14 +306,14 @@ def test_a_provider_takes_no_other_provider_s_key(url: str, begins: str, owner: 
         ({"api": "openai-chat", "aws": {"region": "us-east-1"}}, "works only with `api: bedrock`"),
     ],
 )
-def test_what_signs_must_be_plain(fields: dict[str, Any], said: str) -> None:
+def test_region_and_keys_must_be_complete(fields: dict[str, Any], said: str) -> None:
     """A recipe that leaves the region or half of a key open is refused."""
     with pytest.raises(ValueError, match=said) as caught:
         teacher(**fields)
     assert "AKIAIOSFODNN7EXAMPLE" not in str(caught.value).partition("[type=")[0]
 
 
-def test_a_region_gives_the_address() -> None:
+def test_the_address_follows_from_the_region() -> None:
     """And a proxy's address needs it."""
     assert teacher(base_url=None, aws={"region": "us-west-2"}).urls == (
         "https://bedrock-runtime.us-west-2.amazonaws.com",
@@ -349,7 +349,7 @@ REASONING = {"reasoningContent": {"reasoningText": {"text": "hm", "signature": "
 CALL = {"toolUse": {"toolUseId": "t-1", "name": "f", "input": {"a": 1}}}
 
 
-def test_an_answer_is_read_whole() -> None:
+def test_a_full_answer_is_read() -> None:
     """Thoughts with their signatures, text, calls, usage and the id, which is in a header alone."""
     redacted = {"reasoningContent": {"redactedContent": "ZW5j"}}
     said = answer(answer_of(REASONING, redacted, {"text": "four"}, CALL, stopReason="tool_use"))
@@ -363,7 +363,7 @@ def test_an_answer_is_read_whole() -> None:
 
 
 @pytest.mark.parametrize(("total", "expected"), [(113, 110), (13, 10), (None, 110)])
-def test_whether_the_input_holds_cached_tokens_is_in_the_total(total: int | None, expected: int) -> None:
+def test_the_total_tells_if_input_includes_cached_tokens(total: int | None, expected: int) -> None:
     """Models differ, and the reference does not say."""
     usage = {"inputTokens": 10, "outputTokens": 3, "totalTokens": total}
     usage |= {"cacheReadInputTokens": 80, "cacheWriteInputTokens": 20}
@@ -390,7 +390,7 @@ def test_finish_reasons(word: str, finish: FinishReason) -> None:
     assert (said.finish_reason, said.finish_reason_raw) == (finish, word)
 
 
-def test_a_guardrail_is_a_category() -> None:
+def test_a_guardrails_policy_is_the_refusal_category() -> None:
     """What it says in the model's place is not an answer."""
     said = answer(answer_of({"text": "Sorry."}, stopReason="guardrail_intervened"))
     assert (said.finish_reason, said.refusal_category) == ("content_filter", "guardrail")
@@ -412,7 +412,7 @@ def test_an_answer_is_read_in_other_shapes(document: Any) -> None:
 
 
 @pytest.mark.parametrize("output", [None, {}, {"message": None}, {"message": {"content": None}}])
-def test_a_guardrail_needs_no_message(output: Any) -> None:
+def test_a_guardrail_reply_may_lack_a_message(output: Any) -> None:
     """The guardrail itself says that there is no answer."""
     said = answer(answer_of(stopReason="guardrail_intervened") | {"output": output})
     assert (said.text, said.finish_reason, said.refusal_category) == (None, "content_filter", "guardrail")
@@ -442,7 +442,7 @@ def frames() -> list[bytes]:
     return [frame(kind, event) for kind, event in events]
 
 
-def test_a_stream_reads_like_its_unstreamed_twin() -> None:
+def test_a_stream_reads_like_an_unstreamed_reply() -> None:
     """Block by block; a block may begin with its first delta."""
     twin = answer_of(REASONING, {"text": "four"}, CALL, stopReason="tool_use")
     assert answer(b"".join(frames())) == answer(twin)
@@ -465,7 +465,7 @@ def test_a_stream_without_its_metadata_has_no_usage() -> None:
         assert answer(body).usage == Usage()
 
 
-def test_frames_that_are_not_known_are_not_read() -> None:
+def test_unknown_frames_are_skipped() -> None:
     """Frames after the last one aren't read either."""
     known = frames()
     noise = frame("ping", {})
@@ -483,7 +483,7 @@ def test_frames_that_are_not_known_are_not_read() -> None:
         ("modelStreamErrorException", {"originalStatusCode": 500}, ServerError),
     ],
 )
-def test_an_exception_in_a_stream_is_what_it_is_elsewhere(name: str, fields: dict[str, Any], expected: type) -> None:
+def test_an_exception_in_a_stream_is_classified_as_elsewhere(name: str, fields: dict[str, Any], expected: type) -> None:
     """Although the status was 200."""
     made = frame(name, {"message": "words", **fields}, kind="exception")
     buffer: Any = EventStreamBuffer()
@@ -517,7 +517,7 @@ def test_an_exception_in_a_stream_is_what_it_is_elsewhere(name: str, fields: dic
         (503, "ServiceUnavailableException", "Bedrock is unable to process your request.", Overload),
     ],
 )
-def test_what_an_error_means(status: int, kind: str, said: str, expected: type) -> None:
+def test_errors_are_classified(status: int, kind: str, said: str, expected: type) -> None:
     """Its name may be in the header, with an address, or in the body, with a namespace."""
     header = f"{kind}:http://internal.amazon.com/coral/com.amazon.bedrock/"
     assert isinstance(read({"message": said}, status=status, kind=header), expected)
@@ -540,7 +540,7 @@ def test_what_an_error_means(status: int, kind: str, said: str, expected: type) 
         (b"\x00\x00\x00\x10garbage", Ambiguous),
     ],
 )
-def test_a_200_that_is_no_answer(body: Any, expected: type) -> None:
+def test_a_200_without_an_answer_is_not_an_answer(body: Any, expected: type) -> None:
     """Never a record."""
     assert isinstance(read(body), expected), read(body)
 
@@ -563,7 +563,7 @@ def test_reading_never_raises(field: str, block: str, value: Any) -> None:
 
 
 @given(st.integers(0, 2000), st.binary(max_size=8))
-def test_any_damage_is_seen(at: int, noise: bytes) -> None:
+def test_any_damage_is_detected(at: int, noise: bytes) -> None:
     """A stream with bytes changed is not an answer; behind its end, the usage is unknown."""
     whole = b"".join(frames())
     at = at % len(whole)

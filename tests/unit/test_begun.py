@@ -70,7 +70,7 @@ def answered(status: int) -> Act:
     return act
 
 
-def test_what_is_only_planned_gives_way(tmp_path: Path) -> None:
+def test_a_plan_without_requests_can_be_replaced(tmp_path: Path) -> None:
     """With its index; `plan` shows what the run then does; the next plan is the new recipe's."""
     write_source(tmp_path, questions(30))
     index(recipe_of(tmp_path))
@@ -85,7 +85,7 @@ def test_what_is_only_planned_gives_way(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("journal", [None, refused], ids=["none", "refused"])
-def test_fewer_samples_are_taken_as_well(tmp_path: Path, journal: Act | None) -> None:
+def test_lowering_samples_is_allowed_before_any_request(tmp_path: Path, journal: Act | None) -> None:
     """They may only grow once something was answered."""
     write_source(tmp_path, questions(10))
     recipe = recipe_of(tmp_path, ask={"samples": 3})
@@ -100,7 +100,7 @@ def test_fewer_samples_are_taken_as_well(tmp_path: Path, journal: Act | None) ->
 
 
 @pytest.mark.parametrize("act", [sent, lost, answered(200), answered(504)], ids=["sent", "lost", "200", "504"])
-def test_what_may_be_paid_for_keeps_its_recipe(tmp_path: Path, act: Act) -> None:
+def test_a_dataset_with_possible_payments_keeps_its_recipe(tmp_path: Path, act: Act) -> None:
     """The refusal names the field, why, and the way out; nothing is removed."""
     write_source(tmp_path, questions(10))
     recipe = recipe_of(tmp_path)
@@ -117,7 +117,7 @@ def test_what_may_be_paid_for_keeps_its_recipe(tmp_path: Path, act: Act) -> None
     rebind(recipe)
 
 
-def test_a_journal_whose_writer_lives_keeps_its_recipe(tmp_path: Path) -> None:
+def test_a_journal_with_a_live_writer_keeps_its_recipe(tmp_path: Path) -> None:
     """What it is about to receive is paid for."""
     write_source(tmp_path, questions(10))
     index(recipe_of(tmp_path))
@@ -177,7 +177,7 @@ def test_a_run_on_another_host_keeps_its_recipe(tmp_path: Path, host: str, free:
 
 @pytest.mark.parametrize(("act", "free"), [(answered(200), False), (refused, True)], ids=["answered", "refused"])
 @pytest.mark.parametrize("where", ["shipped", "node"])
-def test_on_s3_shipped_journals_count_and_so_do_the_nodes_own(
+def test_on_s3_both_shipped_and_local_journals_count(
     tmp_path: Path, s3: S3Server, where: str, act: Act, free: bool
 ) -> None:
     """What an unpaid journal on a node holds is never taken for the new recipe's."""
@@ -205,7 +205,7 @@ def test_on_s3_shipped_journals_count_and_so_do_the_nodes_own(
     assert not now.exists()
 
 
-async def test_a_run_that_only_met_refusals_is_corrected_in_place(tmp_path: Path) -> None:
+async def test_a_run_with_only_refusals_can_be_corrected_in_place(tmp_path: Path) -> None:
     """The first hour: a wrong model, then the right one with another template."""
     write_source(tmp_path, questions(30))
     wrong = {"name": "sim", "api": "simulator", "model": "wrong"}
@@ -217,7 +217,7 @@ async def test_a_run_that_only_met_refusals_is_corrected_in_place(tmp_path: Path
     assert (summary.state, summary.records, summary.failed) == ("done", 30, 0)
 
 
-async def test_a_source_that_is_corrected_before_anything_was_asked_is_planned_again(tmp_path: Path) -> None:
+async def test_a_source_corrected_before_the_first_request_is_planned_again(tmp_path: Path) -> None:
     """Its rows were edited, and a file went; once a row is answered, a changed file is refused."""
     write_source(tmp_path, questions(30))
     away = write_source(tmp_path, questions(5, start=90), name="b.jsonl")

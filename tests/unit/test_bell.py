@@ -8,7 +8,7 @@ from stillhouse.cluster.actors.bell import Bell
 LONG_S = 600.0
 
 
-async def test_all_who_wait_are_woken_from_any_thread() -> None:
+async def test_any_thread_can_wake_all_waiters() -> None:
     """Each once; later arrivals wait for the next ring, and waiters that have left don't matter."""
     bell = Bell()
     waiting = [asyncio.create_task(bell.within(LONG_S)) for _ in range(3)]

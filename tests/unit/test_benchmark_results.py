@@ -15,7 +15,7 @@ from benchmark.scenarios import Bar, Scenario
 
 
 @pytest.mark.parametrize(("bound", "at_least", "met"), [(0.9, True, False), (0.8, True, True), (0.8, False, False)])
-def test_a_bar_is_a_ratio_with_a_side(bound: float, at_least: bool, met: bool) -> None:
+def test_a_bar_is_a_ratio_with_a_direction(bound: float, at_least: bool, met: bool) -> None:
     """85 of 100 is at least 0.8 of it, and not at most."""
     bar = Bar("requests_s", bound, AIOHTTP, at_least=at_least)
     results = [

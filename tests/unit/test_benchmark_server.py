@@ -16,14 +16,14 @@ def line(at: float, status: int = 200, tokens: int = 10) -> dict[str, Any]:
     return {"time": at, "status": status, "completion_tokens": tokens}
 
 
-def test_the_share_counts_what_was_let_in_after_the_settling() -> None:
+def test_the_share_counts_admitted_requests_after_settling() -> None:
     """Five a second of ten, whatever was before and whatever was refused."""
     lines = [line(0.1 * n) for n in range(100)] + [line(10.0 + 0.2 * n) for n in range(101)] + [line(30.1, 429)]
     assert share_used(lines, Watched("requests", 600, after_s=10.0)) == pytest.approx(0.5)
     assert share_used(lines, Watched("output tokens", 6000, after_s=10.0)) == pytest.approx(0.5)
 
 
-def test_slots_are_used_until_fewer_answers_than_slots_are_missing() -> None:
+def test_slot_use_is_measured_until_fewer_answers_than_slots_remain() -> None:
     """Two slots: one is always busy, the other half of the time; the last two answers are left out."""
     long = [line(10.0 * n) | {"latency_s": 10.0} for n in range(10)]
     short = [line(10.0 * n) | {"latency_s": 5.0} for n in range(10)]
@@ -49,13 +49,13 @@ def test_recovery_is_the_first_window_at_full_speed(rest_s: float) -> None:
     assert rest_s - 1.0 <= found <= rest_s + 0.5
 
 
-def test_no_recovery_is_none() -> None:
+def test_no_recovery_is_reported_as_none() -> None:
     """Half the speed forever does not count as a recovery."""
     before = [line(10 + 0.1 * n) for n in range(300)]
     assert recovered_s([*before, *(line(100 + 0.2 * n) for n in range(200))], Storm(40.0, 100.0), started_at=0) is None
 
 
-def test_a_storm_that_met_no_run_tells_nothing() -> None:
+def test_a_storm_after_the_run_is_not_judged() -> None:
     """There is no earlier speed to compare with."""
     assert recovered_s([], Storm(40.0, 100.0), started_at=0) is None
     assert recovered_s([line(38.0), line(120.0)], Storm(40.0, 100.0), started_at=0) is None

@@ -125,7 +125,7 @@ MOVES = st.lists(
 
 @settings(max_examples=150, deadline=None)
 @given(limit=st.integers(1, 40), moves=MOVES)
-def test_no_order_of_crashes_overspends_or_forgets(limit: int, moves: list[tuple[str, int, int]]) -> None:
+def test_no_order_of_crashes_overspends_or_loses_money(limit: int, moves: list[tuple[str, int, int]]) -> None:
     """Never more requests than the budget has; and once all is recovered, the ledger says how many there were."""
     world = World(limit)
     world.hire()
@@ -318,7 +318,7 @@ def test_a_grant_is_a_tenth_of_what_is_left_or_one_request() -> None:
     assert poor.document.workers["w"].granted == requests(1)
 
 
-def test_asking_ends_once_nobody_holds_anything() -> None:
+def test_the_budget_is_used_up_once_nobody_holds_a_grant() -> None:
     """What another worker holds may come back, and a dead one's chunks may say that they cost less."""
     ledger = BudgetLedger(limited_to(2), BudgetDocument(), keeps_journals=True)
     for name in ("a", "b"):
@@ -353,7 +353,7 @@ def test_a_lost_disk_leaves_the_whole_grant_spent(how: Literal["lost", "kept", "
     assert (ledger.spent.requests, ledger.held) == (10 if how == "lost" else 3, NOTHING)
 
 
-def test_what_one_dead_owner_spent_is_not_taken_for_another_s() -> None:
+def test_one_dead_owners_spending_is_not_mistaken_for_anothers() -> None:
     """Two in a row died with a chunk; the journal of the first is found, and the second's disk is lost."""
     ledger = BudgetLedger(limited_to(100), BudgetDocument(), keeps_journals=False)
     for name in ("a", "b"):
@@ -367,7 +367,7 @@ def test_what_one_dead_owner_spent_is_not_taken_for_another_s() -> None:
     assert (ledger.spent, ledger.held) == (requests(10), NOTHING), "all that each of them may have sent"
 
 
-def test_a_shard_without_a_report_says_what_its_chunk_cost() -> None:
+def test_an_unreported_shard_gives_its_chunks_cost() -> None:
     """Its owner died between the seal and its report."""
     ledger = BudgetLedger(limited_to(100), BudgetDocument(), keeps_journals=True)
     ledger.leased("a", CHUNKS[0])
@@ -400,7 +400,7 @@ async def test_a_purse_pays_in_order_and_returns_what_it_cannot_use() -> None:
     assert not await purse.reserve(requests(1))
 
 
-async def test_a_batch_gets_what_there_is_money_for_and_gives_back_what_it_did_not_cost() -> None:
+async def test_a_batch_gets_what_the_budget_allows_and_returns_the_rest() -> None:
     """Also to another worker than the one that created it: what it may cost goes with its chunk."""
     clock, chunk = ManualClock(), CHUNKS[0]
     ledger = BudgetLedger(limited_to(50), BudgetDocument(), keeps_journals=True)
@@ -549,7 +549,7 @@ UNOPENED = [
 @settings(max_examples=300, deadline=None)
 @given(limit=st.integers(5, 60), moves=BATCH_MOVES)
 @example(limit=50, moves=UNOPENED)
-def test_no_order_of_crashes_overspends_by_batches(limit: int, moves: list[tuple[str, int, int]]) -> None:
+def test_no_order_of_crashes_overspends_on_batches(limit: int, moves: list[tuple[str, int, int]]) -> None:
     """What was answered and what open batches may cost never exceed the budget, and nothing is forgotten in the end."""
 
     async def live() -> None:

@@ -54,7 +54,7 @@ def test_datasets_loads_data_and_nothing_else(tmp_path: Path) -> None:
     assert [row["content"] for (row,) in loaded["completion"]] == ["answer 0", "answer 1"]
 
 
-def test_missing_log_probabilities_and_own_columns_are_in_card_and_report(tmp_path: Path) -> None:
+def test_card_and_report_mention_missing_log_probabilities_and_custom_columns(tmp_path: Path) -> None:
     """What was asked for and is null, and what `messages` and the calls inside a message are."""
     tools = {"tools": [{"type": "function", "function": {"name": "f"}}]}
     recipe, held = chunk_of(tmp_path, questions(1), ask={"top_logprobs": 2, "extra": tools}, dataset={"messages": True})
@@ -68,7 +68,7 @@ def test_missing_log_probabilities_and_own_columns_are_in_card_and_report(tmp_pa
     assert row.endswith("Prompt and completion as one conversation. |")
 
 
-def test_the_card_says_what_answers_cost_and_by_whom(tmp_path: Path) -> None:
+def test_the_card_gives_costs_by_teacher(tmp_path: Path) -> None:
     """From the shards, and from a run whose first shard is still to come."""
     priced = LLAMA | {"price": {"input": 1, "output": 2.5, "cached_input": 0.1}}
     recipe = part_of_a_dataset(tmp_path, teachers=[priced])
@@ -81,7 +81,7 @@ def test_the_card_says_what_answers_cost_and_by_whom(tmp_path: Path) -> None:
     assert f"* Price: input 3, output 4 USD per million tokens, by {source}" in both
 
 
-def test_batches_are_in_card_and_report_by_state_and_at_their_price(tmp_path: Path) -> None:
+def test_card_and_report_give_batches_by_state_and_price(tmp_path: Path) -> None:
     """The sealed chunk's batch has ended, the other's is open; a stated price is the one for batches."""
     batched = LLAMA | {"price": {"input": 1, "output": 2}, "mode": "batch", "profile": "openai"}
     recipe = part_of_a_dataset(tmp_path, teachers=[batched])
@@ -97,7 +97,7 @@ def test_batches_are_in_card_and_report_by_state_and_at_their_price(tmp_path: Pa
     assert said in report(store)
 
 
-def test_a_card_names_the_price_of_batches_and_of_what_follows_them(tmp_path: Path) -> None:
+def test_a_card_gives_the_prices_of_batches_and_of_online_requests_after_them(tmp_path: Path) -> None:
     """One line each, read from the shard."""
     prices = {"price": {"input": 1, "output": 2}, "online_price": {"input": 2, "output": 4}}
     mixed = LLAMA | prices | {"mode": "batch-then-online", "profile": "openai"}
@@ -106,7 +106,7 @@ def test_a_card_names_the_price_of_batches_and_of_what_follows_them(tmp_path: Pa
     assert "* Price: input 2, output 4 USD per million tokens, by the recipe, for what no batch answered" in said
 
 
-def test_partial_dataset_says_so(tmp_path: Path) -> None:
+def test_the_card_of_a_partial_dataset_says_so(tmp_path: Path) -> None:
     """The counts are those of the sealed shards, and what is left to ask is named."""
     head, body = written(part_of_a_dataset(tmp_path))
     assert head["size_categories"] == ["n<1K"]
@@ -115,7 +115,7 @@ def test_partial_dataset_says_so(tmp_path: Path) -> None:
     assert "| rejected | 1 (length 1) |" in body
 
 
-def test_dataset_without_a_shard_has_a_card(tmp_path: Path) -> None:
+def test_a_dataset_without_shards_has_a_card(tmp_path: Path) -> None:
     """A run that only begins writes one, with the teachers it is about to ask."""
     write_source(tmp_path, questions(2))
     recipe = recipe_of(tmp_path, teachers=[LLAMA])
@@ -123,7 +123,7 @@ def test_dataset_without_a_shard_has_a_card(tmp_path: Path) -> None:
     assert "Built with Llama" in written(recipe)[1]
 
 
-def test_finished_dataset_is_written_once(tmp_path: Path) -> None:
+def test_the_card_of_a_finished_dataset_is_written_once(tmp_path: Path) -> None:
     """A run that finds everything there leaves the card as it is."""
     recipe = part_of_a_dataset(tmp_path, rows=3)
     assert "not finished" not in written(recipe)[1]
@@ -144,7 +144,7 @@ def test_terms_and_obligations_come_from_the_shards(tmp_path: Path) -> None:
     assert body.count('must display "Built with Llama"') == 1
 
 
-def test_a_model_that_was_not_asked_is_named(tmp_path: Path) -> None:
+def test_a_reply_from_a_different_model_is_named(tmp_path: Path) -> None:
     """The terms are those of the model that was asked; its name with a version or without its organisation is still its
     name.
     """
@@ -157,13 +157,13 @@ def test_a_model_that_was_not_asked_is_named(tmp_path: Path) -> None:
     assert "Answers name another model: <bdi>gpt-&lt;b&gt;4o&lt;/b&gt;</bdi>" in report(open_dataset(recipe))
 
 
-def test_the_model_that_was_asked_is_no_other(tmp_path: Path) -> None:
+def test_the_requested_model_is_recognised_under_its_other_names(tmp_path: Path) -> None:
     """Nothing is said about it."""
     recipe = part_of_a_dataset(tmp_path)
     assert "name another model" not in written(recipe)[1] + report(open_dataset(recipe))
 
 
-def test_what_a_user_writes_stays(tmp_path: Path) -> None:
+def test_text_written_by_the_user_stays(tmp_path: Path) -> None:
     """Text around our part and fields of the head are the user's; our part and the counts are written again."""
     recipe = part_of_a_dataset(tmp_path)
     head, body = written(recipe)
@@ -194,7 +194,7 @@ def test_what_a_user_writes_stays(tmp_path: Path) -> None:
     ],
     ids=["no end", "no begin", "two parts", "swapped", "CRLF", "BOM", "no date", "no number", "deep"],
 )
-def test_nothing_of_a_broken_card_is_lost(tmp_path: Path, broken: Callable[[str], str], kept: str) -> None:
+def test_nothing_in_a_broken_card_is_lost(tmp_path: Path, broken: Callable[[str], str], kept: str) -> None:
     """Unpaired marks, a Windows editor, a head that YAML can't read: the text stays, also when written twice."""
     recipe = part_of_a_dataset(tmp_path)
     head, body = written(recipe)
@@ -209,7 +209,7 @@ def test_nothing_of_a_broken_card_is_lost(tmp_path: Path, broken: Callable[[str]
         assert (text.count(BEGIN), text.count(END)) == (1, 1)
 
 
-def test_a_card_in_another_encoding_is_left(tmp_path: Path) -> None:
+def test_a_card_in_another_encoding_is_left_alone(tmp_path: Path) -> None:
     """Rewriting would garble it, and a run continues without it."""
     recipe = part_of_a_dataset(tmp_path)
     card = Path(recipe.dataset.path) / CARD_KEY
@@ -221,7 +221,7 @@ def test_a_card_in_another_encoding_is_left(tmp_path: Path) -> None:
     assert card.read_bytes() == "Größe".encode("latin-1")
 
 
-def test_hostile_recipe_stays_text(tmp_path: Path) -> None:
+def test_a_hostile_recipe_stays_text(tmp_path: Path) -> None:
     """Nothing in a recipe ends the fence, our part or a table's cell, or is HTML."""
     system = f"````\n{END}\n<script>alert(1)</script>\n---\n# head"
     terms = {"training_use": "permitted", "license": "<b>|x|</b>\u202e", "url": "javascript:alert(1)"}
@@ -236,7 +236,7 @@ def test_hostile_recipe_stays_text(tmp_path: Path) -> None:
     assert "alert(1)" in fenced
 
 
-def test_a_run_keeps_the_card_and_is_not_stopped_by_it(tmp_path: Path) -> None:
+def test_a_run_updates_the_card_and_survives_its_errors(tmp_path: Path) -> None:
     """It exists at the start and is true at the end; a card that can't be written ends no run."""
     write_source(tmp_path, questions(1))
     recipe = recipe_of(tmp_path)
@@ -253,14 +253,14 @@ def test_a_run_keeps_the_card_and_is_not_stopped_by_it(tmp_path: Path) -> None:
         pass
 
 
-def test_card_is_no_foreign_file(tmp_path: Path) -> None:
-    """`verify` knows the card."""
+def test_verify_knows_the_card(tmp_path: Path) -> None:
+    """It is not reported as an unknown file."""
     recipe = part_of_a_dataset(tmp_path)
     write_card(open_dataset(recipe), rendered(recipe, in_progress=False))
     assert CARD_KEY not in [finding.key for finding in verify(open_dataset(recipe)).findings]
 
 
-def test_size_categories_are_the_hubs() -> None:
+def test_size_categories_are_those_of_the_hub() -> None:
     """From nothing to more than a trillion."""
     rows = (0, 999, 1000, 18_093, 10**6, 10**12 - 1, 10**12)
     words = ["n<1K", "n<1K", "1K<n<10K", "10K<n<100K", "1M<n<10M", "100B<n<1T", "n>1T"]

@@ -61,7 +61,7 @@ def asked(recipe: Recipe) -> list[str]:
     return [each.messages[-1][1] for each in preview(recipe).examples]
 
 
-def test_records_are_rows_with_all_their_columns(tmp_path: Path) -> None:
+def test_records_become_rows_with_all_their_columns(tmp_path: Path) -> None:
     """Nested ones in templates too; other files of the dataset are not read."""
     first(tmp_path)
     recipe = second(tmp_path)
@@ -75,7 +75,7 @@ def test_records_are_rows_with_all_their_columns(tmp_path: Path) -> None:
     assert kept == pq.read_table(tmp_path / "a" / ChunkId(0, 0).data_key)["record_id"].to_pylist()
 
 
-def test_rejected_answers_are_rows_if_asked_for(tmp_path: Path) -> None:
+def test_rejected_answers_become_rows_on_request(tmp_path: Path) -> None:
     """With the reason, which is null for records; files that a crash left next to them are not read."""
     first(tmp_path)
     stray = tmp_path / "a" / "rejected" / f"part-{ChunkId(0, 0)}-{'0' * 16}.parquet"
@@ -103,7 +103,7 @@ def test_rejected_needs_a_dataset(tmp_path: Path) -> None:
         preview(recipe_of(tmp_path, source={"rejected": True}))
 
 
-def test_terms_are_inherited_by_all_that_follows(tmp_path: Path) -> None:
+def test_terms_are_inherited_down_the_chain(tmp_path: Path) -> None:
     """Through two datasets, onto the card, and also from a shard that was copied elsewhere."""
     first(tmp_path, teachers=[LLAMA])
     asyncio.run(run_in_process(second(tmp_path)))
@@ -167,7 +167,7 @@ def test_a_cycle_is_refused(tmp_path: Path) -> None:
         preview(also_from("b"))
 
 
-def test_late_shards_are_late_files(tmp_path: Path) -> None:
+def test_later_shards_count_as_later_files(tmp_path: Path) -> None:
     """A note says that a dataset is unfinished; the next run asks what it adds, and nothing a second time."""
     write_source(tmp_path, questions(4))
     a = recipe_of(tmp_path, dataset={"path": str(tmp_path / "a"), "prompts_per_shard": 2})
@@ -184,7 +184,7 @@ def test_late_shards_are_late_files(tmp_path: Path) -> None:
     assert len(DatasetReader(open_dataset(b)).generations) == 2
 
 
-def test_a_dataset_without_a_shard_is_refused(tmp_path: Path) -> None:
+def test_a_dataset_without_shards_is_refused(tmp_path: Path) -> None:
     """The message says what to do."""
     write_source(tmp_path, questions(1))
     index(recipe_of(tmp_path, dataset={"path": str(tmp_path / "a")}))

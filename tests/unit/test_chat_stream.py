@@ -1,4 +1,4 @@
-"""A stream of chat completions reads the same as the answer unstreamed, or is no answer at all."""
+"""A stream of chat completions reads the same as the answer unstreamed, or is not an answer at all."""
 
 import json
 from typing import Any
@@ -115,7 +115,7 @@ def twins(draw: st.DrawFn) -> tuple[bytes, bytes]:
 
 @settings(max_examples=60)
 @given(twins())
-def test_a_stream_is_read_as_its_unstreamed_twin(twin: tuple[bytes, bytes]) -> None:
+def test_a_stream_reads_like_an_unstreamed_reply(twin: tuple[bytes, bytes]) -> None:
     """Text, reasoning, tool calls, log probabilities and refusals, whatever pieces they come in."""
     unstreamed, streamed = twin
     assert read(streamed) == read(unstreamed)
@@ -123,7 +123,7 @@ def test_a_stream_is_read_as_its_unstreamed_twin(twin: tuple[bytes, bytes]) -> N
 
 @settings(max_examples=60)
 @given(twins(), st.data())
-def test_a_stream_that_ends_early_is_no_answer(twin: tuple[bytes, bytes], data: st.DataObject) -> None:
+def test_a_stream_that_ends_early_is_not_an_answer(twin: tuple[bytes, bytes], data: st.DataObject) -> None:
     """At any byte before the last finish reason it is ambiguous; behind it, what may be missing is the usage."""
     whole, stream = read(twin[0]), twin[1]
     found = read(stream[: data.draw(st.integers(1, len(stream) - 1))])
@@ -212,7 +212,7 @@ def test_nothing_in_a_stream_raises(document: Any) -> None:
     ],
     ids=["openrouter", "mistral", "function"],
 )
-def test_other_servers_deltas(deltas: list[dict[str, Any]], message: dict[str, Any]) -> None:
+def test_deltas_of_other_servers_are_read(deltas: list[dict[str, Any]], message: dict[str, Any]) -> None:
     """Details of reasoning, content in parts, and the older function call."""
     whole = FRAME | {"choices": [{"index": 0, "message": message, "finish_reason": "stop"}], "usage": USAGE}
     assert read(b"".join(map(chunk, deltas)) + last()) == read(json.dumps(whole).encode())
@@ -238,7 +238,7 @@ def test_other_servers_deltas(deltas: list[dict[str, Any]], message: dict[str, A
     ],
     ids=["no index", "one index", "interleaved, the name again"],
 )
-def test_calls_are_told_apart(fragments: list[dict[str, Any]]) -> None:
+def test_parallel_calls_are_kept_apart(fragments: list[dict[str, Any]]) -> None:
     """By index, and by id where the index does not do it."""
     found = read(b"".join(chunk({"tool_calls": [each]}) for each in fragments) + last("tool_calls"))
     assert isinstance(found, Completion)
@@ -249,7 +249,7 @@ def test_calls_are_told_apart(fragments: list[dict[str, Any]]) -> None:
     assert calls == [("a", "f", "{}"), ("b", "g", "{}")]
 
 
-def test_usage_is_taken_from_wherever_it_comes() -> None:
+def test_usage_is_found_wherever_it_is_sent() -> None:
     """With every chunk, where the last counts; under Groq's name; or never."""
     counted = [
         event(
@@ -291,7 +291,7 @@ def test_usage_is_taken_from_wherever_it_comes() -> None:
         ),
     ],
 )
-def test_an_error_after_200(error: bytes, kind: type) -> None:
+def test_an_error_after_a_200_is_classified(error: bytes, kind: type) -> None:
     """Before the answer it is what it says; within an answer, that broke off and may cost."""
     begun = chunk({"role": "assistant", "content": ""})
     assert isinstance(read(error), kind)
@@ -301,7 +301,7 @@ def test_an_error_after_200(error: bytes, kind: type) -> None:
     assert "broke off" in broken.message
 
 
-def test_a_server_without_finish_reasons_needs_the_recipes_word() -> None:
+def test_missing_finish_reasons_need_a_setting_in_the_recipe() -> None:
     """An end marker alone does not make an answer whole; the recipe has to confirm it."""
     body = chunk({"content": "Four."}) + DONE
     assert isinstance(read(body), Ambiguous)
@@ -311,7 +311,7 @@ def test_a_server_without_finish_reasons_needs_the_recipes_word() -> None:
     assert isinstance(read(chunk({"content": "Four."}), protocol(finish_reasons={"": "stop"})), Ambiguous)
 
 
-def test_one_whole_message_as_an_event() -> None:
+def test_a_whole_message_in_one_event_is_read() -> None:
     """Gateways that wrap an unstreamed answer."""
     choice = {"index": 0, "message": {"role": "assistant", "content": "Four."}, "finish_reason": "stop"}
     for document in ({"choices": [choice]}, {"data": {"choices": [choice]}}):

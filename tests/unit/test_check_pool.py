@@ -69,7 +69,7 @@ async def test_verdicts_come_back_in_order_and_stop_at_the_first_that_does_not_a
     assert said[1][0] == CheckResult(False, 4.0, "4 chars, expected at most 3")
 
 
-async def test_an_answer_that_hangs_costs_itself_alone(maths: list[Check]) -> None:
+async def test_a_hanging_check_costs_only_its_own_answer(maths: list[Check]) -> None:
     """Its child is replaced; the other answers sent to it are still judged, and earlier verdicts are kept."""
     async with CheckPool(maths, size=1, timeout_s=0.5) as pool:
         before = children()
@@ -96,7 +96,7 @@ async def test_a_child_that_is_killed_is_replaced(lengths: CheckPool) -> None:
     assert [len(verdicts) for verdicts in await asyncio.gather(*judging)] == [2] * 2000
 
 
-async def test_a_child_that_is_stopped_is_given_up() -> None:
+async def test_a_suspended_child_is_given_up() -> None:
     """Whatever stopped it; the answer is unchecked, with the reason."""
     async with CheckPool(settings({"length": {"max": 3}}), size=1, timeout_s=0.1) as pool:
         child = max(children())
@@ -106,7 +106,7 @@ async def test_a_child_that_is_stopped_is_given_up() -> None:
         assert await pool.judge(Answer("abc"), {}) == (CheckResult(True, 3.0, "3 chars"),)
 
 
-async def test_the_event_loop_goes_on_while_answers_are_judged(maths: list[Check]) -> None:
+async def test_the_event_loop_keeps_running_while_answers_are_judged(maths: list[Check]) -> None:
     """Megabytes included: five of them to math are left unchecked with the reason, and block nothing."""
     async with CheckPool(maths, size=1) as pool:
         held, last = 0.0, time.thread_time()
@@ -130,7 +130,7 @@ async def test_the_event_loop_goes_on_while_answers_are_judged(maths: list[Check
         assert held < 0.02, f"{held * 1000:.0f} ms of CPU time in one go"
 
 
-async def test_a_pool_that_can_not_judge_says_so_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_pool_that_cannot_judge_says_so_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """With the child's last message; a pool whose children stop starting fails everything that waits for it."""
     async with CheckPool(settings({"length": {"max": 3}}), size=1) as pool:
         monkeypatch.setattr(sys, "executable", "/bin/false")
@@ -173,7 +173,7 @@ async def test_a_child_gets_no_secrets_and_loads_no_cluster(monkeypatch: pytest.
         assert not any(name in maps for name in ("/ray/", "/aiohttp/", "pyarrow"))
 
 
-async def test_who_stops_waiting_leaves_the_pool_as_it_was(lengths: CheckPool) -> None:
+async def test_a_cancelled_wait_leaves_the_pool_intact(lengths: CheckPool) -> None:
     """A cancelled answer's verdict is dropped; the next answer gets its own."""
     waiting = asyncio.ensure_future(lengths.judge(Answer("abcd"), {}))
     await asyncio.sleep(0)
@@ -181,7 +181,7 @@ async def test_who_stops_waiting_leaves_the_pool_as_it_was(lengths: CheckPool) -
     assert len(await lengths.judge(Answer("abc"), {})) == 2
 
 
-async def test_a_pool_that_is_left_at_once_leaves_no_child() -> None:
+async def test_a_pool_closed_at_once_leaves_no_child() -> None:
     """Its tasks are cancelled before their first step."""
     before = {*below(os.getpid())}
     async with CheckPool([Check.model_validate({"length": {"max": 3}})], size=1):
@@ -224,7 +224,7 @@ def test_children_die_with_the_process_that_started_them() -> None:
         ("open('/tmp/stillhouse-check-test', 'wb').write(bytes(2**21))", "OSError"),
     ],
 )
-def test_a_child_can_take_no_more_than_its_share(what: str, refused: str) -> None:
+def test_a_child_cannot_exceed_its_memory_share(what: str, refused: str) -> None:
     """No process, thread or program, not even as root; no extra memory, and no large file."""
     code = (
         f"import os, subprocess, threading; {LIMITS}\ntry: {what}\nexcept BaseException as e: print(type(e).__name__)"

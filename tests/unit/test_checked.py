@@ -53,7 +53,7 @@ def test_answers_are_judged_by_columns_of_the_source(tmp_path: Path) -> None:
     assert "contains: q3, sample 0, sim: ####: 0 times\n    It is 3.\\x1b[31m" in shown
 
 
-def test_a_kept_column_serves_without_the_source(tmp_path: Path) -> None:
+def test_a_kept_column_replaces_the_source(tmp_path: Path) -> None:
     """Also under another name; the source may be gone."""
     recipe = dataset(tmp_path, ["#### 0", "#### 5"], source={"keep": [{"name": "known", "as": "right"}]})
     (tmp_path / "source" / "a.jsonl").unlink()
@@ -101,7 +101,7 @@ def test_nothing_to_check_is_refused(tmp_path: Path) -> None:
         checked(empty, {"length": {"max": 3}})
 
 
-def test_a_check_that_can_judge_nothing_fails_the_command(tmp_path: Path) -> None:
+def test_a_check_that_cannot_judge_anything_fails_the_command(tmp_path: Path) -> None:
     """It prints the check's message and exits with 1: the printed figures are no acceptance rate."""
     recipe = dataset(tmp_path, ["A", "B"], source={"keep": ["known"]})
     file = tmp_path / "recipe.yaml"
@@ -113,7 +113,7 @@ def test_a_check_that_can_judge_nothing_fails_the_command(tmp_path: Path) -> Non
     )
 
 
-def test_the_command_prints_it(tmp_path: Path) -> None:
+def test_the_command_prints_the_result(tmp_path: Path) -> None:
     """As text, or as one JSON document; exit code 1 where a check can judge nothing."""
     recipe = dataset(tmp_path, ["#### 0", "#### 5"])
     file = tmp_path / "recipe.yaml"

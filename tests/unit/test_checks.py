@@ -67,7 +67,7 @@ def judged(
         ("", None),
     ],
 )
-def test_choice_finds_the_option_that_is_chosen(text: str, chosen: str | None) -> None:
+def test_choice_finds_the_chosen_option(text: str, chosen: str | None) -> None:
     """By its letter or its text; an answer that names none, or several, has chosen nothing."""
     for known in "ABCD":
         verdict = judged(settings(**TEXTS), text, known=known, options=CITIES)
@@ -175,13 +175,13 @@ def test_language_is_told_from_prose(code: str, text: str) -> None:
     assert judged(settings(language={"is": ["it", code]}), formula + text).accepted
 
 
-def test_language_accepts_what_has_none() -> None:
+def test_language_accepts_text_without_a_language() -> None:
     """A bare number or formula is not in the wrong language."""
     for text in ("42", r"\boxed{\frac{1}{2}}", "$x = 3$", ""):
         assert judged(settings(language={"is": "de"}), text) == CheckResult(True, None, "too few letters to tell")
 
 
-def test_reasoning_has_to_be_there() -> None:
+def test_reasoning_must_be_present() -> None:
     """White space does not count."""
     assert judged(settings(reasoning={}), "x", reasoning="so").accepted
     assert not judged(settings(reasoning={}), "x", reasoning=" \n").accepted
@@ -196,7 +196,7 @@ PROSE = (
 )
 
 
-def test_repetition_is_the_share_of_runs_that_stood_there_before() -> None:
+def test_repetition_is_the_share_of_repeated_word_runs() -> None:
     """Zero in prose, nearly one in a loop, in any script; reasoning counts as much as the answer."""
     check = settings(repetition={"max": 0.3})
     assert repeated_share(PROSE) == 0.0
@@ -240,14 +240,14 @@ def test_the_first_check_that_does_not_accept_ends_it() -> None:
         assert unchecked.reason.startswith(reason)
 
 
-def test_an_answer_is_what_a_completion_says_beside_its_reasoning() -> None:
+def test_an_answer_is_a_completion_without_its_reasoning() -> None:
     """The reasoning's tokens do not count; a bare tool call has no text."""
     usage = Usage(output_tokens=30, reasoning_tokens=20)
     assert answer_of(Completion("x", "stop", "stop", reasoning="so", usage=usage)) == Answer("x", "so", 10)
     assert answer_of(Completion(None, "tool_calls", None)) == Answer("", None, None)
 
 
-def test_what_needs_the_extra_is_known(tmp_path: Path) -> None:
+def test_checks_that_need_the_extra_are_known(tmp_path: Path) -> None:
     """A cluster's nodes then get it."""
     length = {"length": {"max": 3}}
     assert needs_extra(recipe_of(tmp_path, checks=[length, {"math": {"answer": "a"}}]))

@@ -129,7 +129,7 @@ def test_checks_are_part_of_the_identity_without_their_defaults(tmp_path: Path) 
     ]
 
 
-def test_a_schema_file_travels_inside_and_counts_by_its_hash(tmp_path: Path) -> None:
+def test_a_schema_file_is_embedded_and_identified_by_its_hash(tmp_path: Path) -> None:
     """Wherever the file is, and also when it is gone."""
     path = tmp_path / "answer.schema.json"
     path.write_text('{"type": "object"}')
@@ -168,7 +168,7 @@ def test_a_file_that_is_no_schema_is_refused(tmp_path: Path, content: str, messa
     assert str(path) in problems(f"json_schema: {{schema: {path}}}")
 
 
-def test_editors_know_checks() -> None:
+def test_editors_know_the_checks() -> None:
     """The JSON Schema takes what the reader takes, and no check of two kinds."""
     schema = recipe_json_schema()
     jsonschema.Draft202012Validator.check_schema(schema)
@@ -212,7 +212,7 @@ def rows_with(*answers: Any) -> list[dict[str, Any]]:
     ]
 
 
-def test_a_column_that_is_not_there_is_refused_before_anything_is_asked(tmp_path: Path) -> None:
+def test_a_missing_column_is_refused_before_any_request(tmp_path: Path) -> None:
     """By the field that names it, with what it may have meant."""
     write_source(tmp_path, rows_with(1, 2))
     recipe = with_checks(tmp_path, {"length": {"max": 9}}, {"math": {"answer": "knwon"}})
@@ -234,7 +234,7 @@ def test_a_column_that_is_not_there_is_refused_before_anything_is_asked(tmp_path
         (None, "column 'known' is null, and a check compares answers with it"),
     ],
 )
-def test_a_column_of_no_use_is_refused_before_anything_is_asked(tmp_path: Path, value: object, why: str) -> None:
+def test_an_unusable_column_is_refused_before_any_request(tmp_path: Path, value: object, why: str) -> None:
     """When no row has what a check could compare with."""
     write_source(tmp_path, rows_with(value, value))
     recipe = with_checks(tmp_path, {"math": {"answer": "known"}})
@@ -260,7 +260,7 @@ def test_a_column_of_no_use_is_refused_before_anything_is_asked(tmp_path: Path, 
         ({"choice": {"answer": "known"}}, "(b)", None),
     ],
 )
-def test_a_column_without_known_answers_is_refused_before_anything_is_asked(
+def test_a_column_without_known_answers_is_refused_before_any_request(
     tmp_path: Path, check: dict[str, Any], value: object, why: str | None
 ) -> None:
     """When not one of the first rows has one, it is the wrong column."""
@@ -294,7 +294,7 @@ def test_a_row_without_its_reference_is_a_bad_row(tmp_path: Path) -> None:
     ]
 
 
-def test_options_come_as_texts(tmp_path: Path) -> None:
+def test_options_are_read_as_texts(tmp_path: Path) -> None:
     """From a list, or from a struct of texts and labels as some data sets have it."""
     rows = [
         row | {"known": "A", "options": options}
@@ -310,7 +310,7 @@ def test_options_come_as_texts(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:sys.meta_path is empty:ImportWarning")  # as it is made to be
-def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The message says how to install it; checks that need no extra still run."""
     for module in ("math_verify", "py3langid"):
         monkeypatch.delitem(sys.modules, module, raising=False)
@@ -322,7 +322,7 @@ def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch, tmp_pat
     require(recipe.checks[2:])
 
 
-def test_a_recipe_with_checks_reads_back_as_it_is(tmp_path: Path) -> None:
+def test_a_recipe_with_checks_survives_a_round_trip(tmp_path: Path) -> None:
     """In YAML, as a cluster and a dataset are given it."""
     recipe = with_checks(
         tmp_path,

@@ -45,21 +45,21 @@ def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(("asked", "mode"), [("kept", "token"), (None, "disabled")])
-def test_the_cluster_decides(asked: str | None, mode: str) -> None:
+def test_the_cluster_decides_if_a_token_is_needed(asked: str | None, mode: str) -> None:
     """While it is joined; afterwards the setting is as before."""
     with gcs(asked) as address, token_agreed(address):
         assert os.environ["RAY_AUTH_MODE"] == mode
     assert "RAY_AUTH_MODE" not in os.environ
 
 
-def test_a_token_that_is_named_is_not_sent_where_none_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_named_token_is_not_sent_if_none_is_required(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ray starts no actors for a client that sends one to a cluster without."""
     monkeypatch.setenv("RAY_AUTH_TOKEN", "named")
     with gcs(None) as address, token_agreed(address):
         assert os.environ["RAY_AUTH_MODE"] == "disabled"
 
 
-def test_a_wrong_token_is_told_from_none(tmp_path: Path) -> None:
+def test_a_wrong_token_is_distinguished_from_a_missing_one(tmp_path: Path) -> None:
     """At once, while Ray tries for twenty seconds and then reports that it can't connect."""
     with gcs("another") as address:
         with (

@@ -62,7 +62,7 @@ def test_every_feature_has_an_example_that_uses_it_alone(tmp_path: Path) -> None
         assert [feature for feature, find in FEATURES.items() if find(recipe) is not None] == [name]
 
 
-def test_every_pair_is_read_or_refused_with_its_sentence(tmp_path: Path) -> None:
+def test_every_pair_is_accepted_or_refused_with_its_own_message(tmp_path: Path) -> None:
     """A pair in the table is refused at its first feature's field; every other pair makes a recipe with both."""
     refused = 0
     for one, other in itertools.permutations(FEATURES, 2):

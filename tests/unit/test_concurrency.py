@@ -25,7 +25,7 @@ def limited(*, seed: int = 0, seconds: float = 300.0, latency_s: float = 1.0, **
 
 
 @pytest.mark.parametrize("workers", [1, 4])
-def test_a_told_rate_is_all_used_and_never_exceeded(workers: int) -> None:
+def test_a_stated_rate_is_fully_used_and_never_exceeded(workers: int) -> None:
     """3,000 a minute with a burst of one second: no 429, and hardly a request less."""
     limits = SimulatorLimits(requests_per_minute=3000)
     heard = play(Behaviour(limits), told=Limits(requests_per_minute=3000), workers=workers, seconds=120)
@@ -34,7 +34,7 @@ def test_a_told_rate_is_all_used_and_never_exceeded(workers: int) -> None:
 
 
 @pytest.mark.parametrize("latency_s", [1.0, 4.0])
-def test_a_told_rate_is_all_used_within_three_seconds_and_an_answer(latency_s: float) -> None:
+def test_a_stated_rate_is_fully_used_within_three_seconds_and_one_answer(latency_s: float) -> None:
     """100 per second, with no declared number in flight: the first answers show how many it takes."""
     limits = SimulatorLimits(requests_per_minute=6000)
     behaviour = Behaviour(limits, latency_s=latency_s, spread=0.2)
@@ -46,13 +46,13 @@ def test_a_told_rate_is_all_used_within_three_seconds_and_an_answer(latency_s: f
 
 
 @pytest.mark.parametrize("workers", [2, 4, 8])
-def test_workers_that_come_later_have_their_share_within_seconds(workers: int) -> None:
+def test_later_workers_get_their_share_within_seconds(workers: int) -> None:
     """The first worker has all 200 slots until others join: slots that it frees are used again at once."""
     heard = play(Behaviour(), told=Limits(in_flight=200), workers=workers, seconds=10)
     assert heard.per_s(2, 8) >= 0.85 * 200 / math.exp(0.3**2 / 2)
 
 
-def test_a_teacher_slower_than_its_told_rate_is_not_buried() -> None:
+def test_a_teacher_slower_than_its_stated_rate_is_not_overloaded() -> None:
     """Told 1,000 a second and able to do 64, it queues what it can't do: the step to the told rate is undone.
 
     What was sent by then is waited out, which takes half a minute; then it is found what the teacher can do.
@@ -63,7 +63,7 @@ def test_a_teacher_slower_than_its_told_rate_is_not_buried() -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 2, 4])
-def test_a_told_token_limit_is_used_by_what_answers_turn_out_to_be(workers: int) -> None:
+def test_a_stated_token_limit_is_used_by_actual_answer_lengths(workers: int) -> None:
     """Lengths of 50 to 2,000, known afterwards: what was reserved and not used is not lost.
 
     The last few percent stay free for what requests in flight may use beyond their estimates.
@@ -115,7 +115,7 @@ def test_an_unknown_number_in_flight_is_found(most: int) -> None:
     assert sum(at >= 120 for at in heard.refused) <= 0.01 * 180 * most
 
 
-def test_an_allowance_of_a_whole_minute_does_not_mislead_for_long() -> None:
+def test_a_burst_of_a_whole_minute_does_not_mislead_for_long() -> None:
     """All that was saved up is used at once, and then the rate."""
     heard = limited(requests_per_minute=3000, burst_s=60)
     assert heard.per_s(120, 300) >= 0.9 * 50
@@ -124,20 +124,20 @@ def test_an_allowance_of_a_whole_minute_does_not_mislead_for_long() -> None:
 
 # As long as it takes to grow and to be worn down again; full grown, a second is thousands of answers.
 @pytest.mark.parametrize(("seed", "seconds"), [(0, 260), (1, 150), (2, 90)])
-def test_everyday_refusals_are_no_sign_of_too_much(seed: int, seconds: int) -> None:
+def test_occasional_refusals_are_not_overload(seed: int, seconds: int) -> None:
     """Refusing one in twenty at any load neither wears concurrency down nor keeps it from growing."""
     assert play(Behaviour(refuses=0.05), seconds=seconds, seed=seed).slots >= 500
 
 
 @pytest.mark.parametrize("parallel", [64, 256])
-def test_a_teacher_that_queues_is_not_buried(parallel: int) -> None:
+def test_a_teacher_that_queues_is_not_overloaded(parallel: int) -> None:
     """It never refuses; all its turns are used, and hardly more wait than work."""
     heard = play(Behaviour(latency_s=2.0, tokens=(50, 500), parallel=parallel), workers=2, seconds=400)
     assert heard.per_s(200, 400) >= 0.97 * parallel / (2.0 * math.exp(0.3**2 / 2))
     assert heard.slots <= 2 * parallel
 
 
-def test_a_storm_teaches_nothing() -> None:
+def test_a_storm_does_not_lower_the_estimate() -> None:
     """A minute of nothing but refusals: few are sent, and ten seconds after it all is as before."""
     limits = SimulatorLimits(requests_per_minute=12_000)
     heard = play(Behaviour(limits, spread=0.0, storm_s=(100.0, 160.0)), seconds=190)
@@ -188,7 +188,7 @@ def test_a_step_up_is_gradual() -> None:
     assert taken[-1] == CLIMBED.slots
 
 
-def test_a_search_begins_with_few() -> None:
+def test_a_search_starts_small() -> None:
     """Nobody has been refused yet, so nobody knows what is too much."""
     begun = step(Search(), Replies(), saturated=False, now=7.0)
     assert begun.slots_at(7.0) == FIRST_SLOTS
@@ -233,7 +233,7 @@ def test_a_cut_begins_below_its_aim() -> None:
     assert cut.slots_at(cut.at) < cut.slots_at(cut.at + 1.5 * RISE_S) == cut.slots
 
 
-def test_single_refusals_are_no_overload() -> None:
+def test_single_refusals_are_not_overload() -> None:
     """One in 200 at 100 requests a second changes nothing; two at once do."""
     search, now = HELD, HELD.at
     for second in range(25):
@@ -243,7 +243,7 @@ def test_single_refusals_are_no_overload() -> None:
     assert step(search, Replies(0, 2), saturated=True, now=now + 0.5).slots < HELD.slots
 
 
-def test_a_share_that_is_refused_for_long_is_too_much() -> None:
+def test_a_lasting_share_of_refusals_is_overload() -> None:
     """One in 70, each alone: no alarm, but a sustained concurrency is judged by what it costs."""
     search, now = HELD, HELD.at
     while search.state == HELD.state and now < HELD.at + 20.0:
@@ -266,7 +266,7 @@ def test_a_cut_that_changes_nothing_is_undone() -> None:
     assert restored.baseline == pytest.approx(0.1, abs=0.05)
 
 
-def test_an_outage_leaves_few_and_recovers() -> None:
+def test_an_outage_reduces_requests_to_a_few_and_recovers() -> None:
     """Nothing is concluded from it; concurrency doubles back as soon as some are served."""
     down = after(HELD, 1.0)
     assert isinstance(HELD.state, Holding)
@@ -282,7 +282,7 @@ def test_recovery_ends_where_it_was() -> None:
     assert (search.state, search.slots) == (HELD.state, 100)
 
 
-def test_an_outage_that_began_with_a_few_refusals_forgets_the_cut() -> None:
+def test_an_outage_that_began_with_refusals_forgets_the_cut() -> None:
     """They were no limit."""
     down = after(after(HELD, 0.3), 1.0)
     assert (down.state, down.sustained) == (Recovering(Climbing()), 100)
@@ -297,7 +297,7 @@ def test_concurrency_grows_only_while_it_is_used_up() -> None:
 
 
 @given(steps=st.lists(st.tuples(st.integers(0, 50), st.integers(0, 50), st.booleans(), st.floats(0, 10)), max_size=100))
-def test_concurrency_stays_in_its_bounds(steps: list[tuple[int, int, bool, float]]) -> None:
+def test_concurrency_stays_within_its_bounds(steps: list[tuple[int, int, bool, float]]) -> None:
     """Never zero, and never above the maximum."""
     search, now = Search(), 0.0
     for served, refused, saturated, passed in steps:

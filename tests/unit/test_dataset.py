@@ -47,7 +47,7 @@ COUNTS = (b"0", b"-5", b"true", b"1.5", b".inf", b".nan", b"'3'", b"[1]", b"&a [
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_another_identity_is_refused_by_the_fields_that_differ(
+def test_a_different_identity_is_refused_naming_the_fields_that_differ(
     tmp_path: Path, changes: dict[str, Any], named: str
 ) -> None:
     """The message says to use another path."""
@@ -58,7 +58,7 @@ def test_another_identity_is_refused_by_the_fields_that_differ(
         bind(open_dataset(other), other)
 
 
-def test_a_recipe_that_got_no_further_than_its_mistake_can_be_mended(tmp_path: Path) -> None:
+def test_a_wrong_recipe_can_be_corrected_before_anything_was_planned(tmp_path: Path) -> None:
     """As long as nothing was planned with it."""
     store, mended = open_dataset(recipe_of(tmp_path)), recipe_of(tmp_path)
     bind(store, recipe_of(tmp_path, source={"keep": ["answr"]}))
@@ -66,7 +66,7 @@ def test_a_recipe_that_got_no_further_than_its_mistake_can_be_mended(tmp_path: P
     assert parse_binding(store.get(RECIPE_KEY) or b"", origin="").identity == mended.identity()
 
 
-def test_what_is_no_identity_may_change(tmp_path: Path) -> None:
+def test_fields_outside_the_identity_may_change(tmp_path: Path) -> None:
     """Limits, prices, timeouts, workers, the source's path, and which replies are kept raw."""
     bind(open_dataset(recipe_of(tmp_path)), recipe_of(tmp_path))
     teacher = TEACHER | {"limits": {"in_flight": 3}, "price": {"input": 1, "output": 2}, "timeout_s": 5}
@@ -86,7 +86,7 @@ def test_what_is_no_identity_may_change(tmp_path: Path) -> None:
     st.dictionaries(st.text(st.characters(codec="utf-8"), max_size=9), st.floats(allow_nan=False) | st.booleans()),
     st.floats(0, 2),
 )
-def test_an_identity_comes_back_as_it_was(
+def test_an_identity_survives_a_round_trip(
     tmp_path_factory: pytest.TempPathFactory, system: str, extra: dict[str, Any], temperature: float
 ) -> None:
     """Whatever a system prompt contains, the same recipe never counts as another one."""
@@ -137,7 +137,7 @@ def test_a_missing_recipe_beside_shards_is_refused(tmp_path: Path) -> None:
         bind(store, recipe)
 
 
-def test_what_a_newer_version_wrote_is_refused(tmp_path: Path) -> None:
+def test_files_of_a_newer_version_are_refused(tmp_path: Path) -> None:
     """For the recipe and for the plan."""
     write_source(tmp_path, questions(1))
     recipe = recipe_of(tmp_path)
@@ -168,7 +168,7 @@ def test_a_damaged_plan_is_named(tmp_path: Path, damage: bytes | None) -> None:
         read_plans(store)
 
 
-def test_a_plan_whose_files_are_not_its_index_s_is_damaged(tmp_path: Path) -> None:
+def test_a_plan_that_disagrees_with_its_index_is_damaged(tmp_path: Path) -> None:
     """What is planned next rests on how far each of its files was read."""
     write_source(tmp_path, questions(1))
     recipe = recipe_of(tmp_path)
@@ -206,7 +206,7 @@ KINDS_OF_PLANS: list[tuple[Plan, dict[str, object]]] = [
 
 
 @pytest.mark.parametrize(("plan", "stored"), KINDS_OF_PLANS)
-def test_a_plan_of_each_kind_is_stored_in_one_form(tmp_path: Path, plan: Plan, stored: dict[str, object]) -> None:
+def test_each_kind_of_plan_has_one_stored_form(tmp_path: Path, plan: Plan, stored: dict[str, object]) -> None:
     """Earlier versions know the kind of a generation by these fields; and it reads back as it was."""
     store = open_dataset(recipe_of(tmp_path))
     store_plan(store, plan)
@@ -239,7 +239,7 @@ def test_a_missing_plan_beside_shards_is_refused(tmp_path: Path, generation: int
         read_plans(store)
 
 
-def test_sealed_chunks_are_what_is_listed(tmp_path: Path) -> None:
+def test_sealed_chunks_are_those_listed(tmp_path: Path) -> None:
     """In order, even past six digits; other files in data/ don't count."""
     store = open_dataset(recipe_of(tmp_path))
     chunks = [ChunkId(0, 0), ChunkId(0, 42), ChunkId(1, 7), ChunkId(2, 1_234_567)]

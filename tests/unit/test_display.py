@@ -35,7 +35,7 @@ with Screen(recipe) as screen:
 """
 
 
-def test_what_is_answered_counts_before_it_is_sealed(tmp_path: Path) -> None:
+def test_answers_count_before_they_are_sealed(tmp_path: Path) -> None:
     """A chunk of a thousand long answers is not a standstill; chunks that an earlier run sealed count as well."""
     progress = Progress(recipe_of(tmp_path, ask={"samples": 2}))
     counts = ShardCounts(records=190, rejected={"length": 7}, failed={"bad_request": 3})
@@ -45,7 +45,7 @@ def test_what_is_answered_counts_before_it_is_sealed(tmp_path: Path) -> None:
     assert figures.call["records"] == "190 (rejected 7, failed 3)"
 
 
-def test_chunks_that_wait_for_batches_are_shown(tmp_path: Path) -> None:
+def test_chunks_waiting_for_batches_are_shown(tmp_path: Path) -> None:
     """A run that sends no request for hours must not look stalled."""
     progress = Progress(recipe_of(tmp_path))
     shards = progress.figures(queue_stats(sealed=4, chunks=10, parked=3)).dataset["shards"]
@@ -64,7 +64,7 @@ def test_batches_are_shown_by_state(tmp_path: Path) -> None:
     assert "batches" not in Progress(recipe_of(tmp_path)).figures(queue_stats()).call
 
 
-def test_what_checks_accept_is_shown_by_check_and_teacher(tmp_path: Path) -> None:
+def test_acceptance_is_shown_by_check_and_teacher(tmp_path: Path) -> None:
     """Of the answers judged so far; a check that has judged nothing is left out."""
     checks = [{"length": {"min": 1}}, {"regex": {"pattern": "x"}}, {"reasoning": {}}]
     teachers = [{"name": name, "api": "simulator"} for name in ("a", "b")]
@@ -76,7 +76,7 @@ def test_what_checks_accept_is_shown_by_check_and_teacher(tmp_path: Path) -> Non
     assert "accepted" not in progress.figures(queue_stats()).call
 
 
-def test_the_whole_dataset_is_told_from_this_call(tmp_path: Path) -> None:
+def test_the_whole_dataset_is_shown_apart_from_this_call(tmp_path: Path) -> None:
     """Generations sealed earlier count only for the dataset; the line says which figure is which."""
     progress = Progress(recipe_of(tmp_path))
     closed = Closed(rows=600, duplicates=6, bad=2, samples=592, chunks=12)
@@ -96,7 +96,7 @@ def test_the_whole_dataset_is_told_from_this_call(tmp_path: Path) -> None:
     assert "; this call: records 40 (rejected 0, failed 0); requests 0 " in line
 
 
-def test_a_job_logs_what_a_panel_shows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_job_logs_what_the_panel_shows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The figures come before the line for people; those of another version are recognised and ignored."""
     recipe = recipe_of(tmp_path)
     stats = queue_stats(rows=100, asks=100, samples=100, samples_left=60, sealed=4, chunks=10)
@@ -111,7 +111,7 @@ def test_a_job_logs_what_a_panel_shows(tmp_path: Path, capsys: pytest.CaptureFix
     assert (is_figures(other), figures_in(other)) == (True, None)
 
 
-def test_what_is_asked_again_is_not_counted_twice(tmp_path: Path) -> None:
+def test_repeated_requests_are_not_counted_twice(tmp_path: Path) -> None:
     """A retry's samples are those of prompts that the dataset has already."""
     closed = Closed(rows=600, samples=600, chunks=12)
     stats = queue_stats(
@@ -140,7 +140,7 @@ def test_every_declared_limit_is_shown(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("no_color", [False, True])
-def test_no_color_is_heeded(tmp_path: Path, no_color: bool) -> None:
+def test_no_color_is_honoured(tmp_path: Path, no_color: bool) -> None:
     """There are colours unless NO_COLOR is set; the figures stay."""
     env = os.environ | {"TERM": "xterm-256color", "PYTHONPATH": str(Path(__file__).parents[1])}
     env.pop("NO_COLOR", None)
@@ -163,7 +163,7 @@ def _read(fd: int) -> bytes:
         return b""
 
 
-def test_a_line_of_progress_is_known_as_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_lines_are_recognised(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A follower that shows a table skips it; a note is not skipped."""
     lines = Lines(recipe_of(tmp_path))
     lines.update(queue_stats())
@@ -173,7 +173,7 @@ def test_a_line_of_progress_is_known_as_one(tmp_path: Path, capsys: pytest.Captu
     assert not is_progress(note)
 
 
-def test_what_is_shown_travels(tmp_path: Path) -> None:
+def test_displayed_values_survive_serialisation(tmp_path: Path) -> None:
     """Complete, from a job to its followers."""
     shown = Progress(recipe_of(tmp_path)).shown(queue_stats(teachers={"sim": Tally(answers=250)}))
     assert Shown.model_validate_json(shown.model_dump_json()) == shown

@@ -10,8 +10,8 @@ from stillhouse.schemas.completion import Completion
     ("refusals", "answers", "alarming"),
     [(0, 0, False), (2, 2, False), (3, 3, True), (3, 299, True), (3, 300, False), (11, 1000, True), (10, 1000, False)],
 )
-def test_a_small_rate_is_no_alarm(refusals: int, answers: int, alarming: bool) -> None:
-    """A few odd prompts aren't either."""
+def test_a_small_rate_raises_no_alarm(refusals: int, answers: int, alarming: bool) -> None:
+    """Neither do a few odd prompts."""
     assert is_alarming(refusals, answers=answers) is alarming
 
 

@@ -131,7 +131,7 @@ async def test_each_teacher_is_asked_until_enough_of_its_own_answers_are_accepte
         assert max(mine.values()) == 3
 
 
-async def test_each_teachers_answers_have_a_majority_of_their_own(tmp_path: Path) -> None:
+async def test_each_teachers_answers_have_their_own_majority(tmp_path: Path) -> None:
     """One vote per prompt and teacher, even after Failures are retried."""
     recipe = each_of(tmp_path, "a", "b", ask={"samples": 3}, select={"majority": {"answer": "math"}})
     first = await asked(recipe, REFUSING, accuracy=0.5)
@@ -169,7 +169,7 @@ def test_more_samples_than_a_shard_can_number_are_refused(tmp_path: Path) -> Non
         each_of(tmp_path, *"abcde", **shard)
 
 
-async def test_a_teacher_more_is_another_dataset(tmp_path: Path) -> None:
+async def test_an_added_teacher_needs_a_new_dataset(tmp_path: Path) -> None:
     """Each teacher's answers belong to every prompt: the refusal names the field and the way out."""
     recipe = each_of(tmp_path, "a", "b")
     await asked(recipe)

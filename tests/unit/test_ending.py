@@ -38,7 +38,7 @@ def commands(text: str) -> list[str]:
     return [line.strip().partition("   ")[0] for line in lines]
 
 
-def test_one_answer_is_shown_on_lines_of_its_own(tmp_path: Path) -> None:
+def test_an_answer_is_shown_on_its_own_lines(tmp_path: Path) -> None:
     """What acts on a terminal is escaped, line breaks are spaces, and long texts lose their middle."""
     recipe = one_answer(
         tmp_path, body_of("first\n\x1b[2J\u202esecond" + 5000 * "x" + "\x1b the end"), id="q\x1b0", question="a\n\tb"
@@ -63,7 +63,7 @@ def test_an_answer_that_is_only_a_tool_call_is_shown(tmp_path: Path) -> None:
     assert '"look"' in shown.splitlines()[-1]
 
 
-def test_a_dataset_without_records_shows_none(tmp_path: Path) -> None:
+def test_a_dataset_without_records_shows_no_answer(tmp_path: Path) -> None:
     """Neither does a dataset that does not exist."""
     assert seen(recipe_of(tmp_path)) is None
     recipe, held = chunk_of(tmp_path, questions(1))
@@ -99,9 +99,7 @@ def test_what_comes_next_depends_on_how_it_went(tmp_path: Path) -> None:
         (Paused("the store is away"), "stillhouse doctor r.yaml", True),
     ],
 )
-def test_a_run_that_was_stopped_says_what_helps(
-    tmp_path: Path, error: StillhouseError, first: str, resumes: bool
-) -> None:
+def test_a_stopped_run_says_what_helps(tmp_path: Path, error: StillhouseError, first: str, resumes: bool) -> None:
     """Depending on what stopped it."""
     recipe = one_answer(tmp_path, body_of("so"))
     said = commands(Ending(recipe, ["r.yaml"]).stopped(error))
@@ -110,7 +108,7 @@ def test_a_run_that_was_stopped_says_what_helps(
     assert ("the same command" in said) == resumes
 
 
-def test_a_mistake_is_said_alone(tmp_path: Path) -> None:
+def test_a_mistake_is_printed_alone(tmp_path: Path) -> None:
     """Its message says what to do; without a dataset there is nothing else to look at."""
     assert Ending(recipe_of(tmp_path), ["r.yaml"]).stopped(UsageError("wrong")) == ""
     assert commands(Ending(recipe_of(tmp_path), ["r.yaml"]).stopped(StillhouseError("x"))) == [
@@ -127,7 +125,7 @@ def test_commands_name_the_store_of_a_dataset_on_s3(tmp_path: Path) -> None:
     assert commands(shown) == [f"stillhouse report {where}", f"stillhouse verify {where}", reading]
 
 
-async def test_only_a_person_is_told(tmp_path: Path) -> None:
+async def test_next_steps_are_printed_only_on_a_terminal(tmp_path: Path) -> None:
     """`--json` stays one document, and `--quiet` the summary."""
     write_source(tmp_path, questions(3))
     recipe = recipe_of(tmp_path)

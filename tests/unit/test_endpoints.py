@@ -30,7 +30,7 @@ def test_an_endpoint_knows_its_host() -> None:
     assert {endpoint.host for endpoint in Endpoints(URLS).all} == {"a", "b", "c:8000"}
 
 
-def test_load_goes_where_least_is_outstanding() -> None:
+def test_requests_go_to_the_least_loaded_endpoint() -> None:
     """A slow endpoint gets less."""
     endpoints = Endpoints(URLS)
     under_way = [picked(endpoints) for _ in range(9)]
@@ -39,7 +39,7 @@ def test_load_goes_where_least_is_outstanding() -> None:
     assert picked(endpoints) is under_way[0]
 
 
-def test_one_request_at_a_time_goes_round() -> None:
+def test_single_requests_rotate_over_endpoints() -> None:
     """Of idle endpoints the one asked least is next."""
     endpoints = Endpoints(URLS)
     seen = []
@@ -49,7 +49,7 @@ def test_one_request_at_a_time_goes_round() -> None:
     assert Counter(endpoint.url for endpoint in seen) == dict.fromkeys(URLS, 3)
 
 
-def test_workers_do_not_all_begin_with_the_first() -> None:
+def test_workers_start_at_different_endpoints() -> None:
     """Each worker chooses alone."""
     assert {picked(Endpoints(URLS)).url for _ in range(200)} == set(URLS)
 
@@ -67,7 +67,7 @@ def test_a_dead_endpoint_loses_its_load() -> None:
     assert asked <= OPENS_AFTER + 60 / (MOST_WAIT_S / 2) + 8
 
 
-def test_answers_of_no_use_count_while_another_endpoint_serves() -> None:
+def test_unusable_answers_count_while_another_endpoint_serves() -> None:
     """It is the endpoint then; where all answer so it may be the prompts, which have their own bound."""
     endpoints = Endpoints(URLS[:2])
     bad, good = endpoints.all
@@ -91,7 +91,7 @@ def test_a_served_request_closes_the_circuit() -> None:
     assert all(isinstance(endpoints.pick(now=wait), Endpoint) for _ in range(10))
 
 
-def test_one_probe_goes_at_a_time() -> None:
+def test_only_one_probe_is_sent_at_a_time() -> None:
     """While it is unanswered nothing else is sent, except another probe if it takes long."""
     endpoints, _ = opened()
     picked(endpoints, now=1.0)
@@ -100,7 +100,7 @@ def test_one_probe_goes_at_a_time() -> None:
     picked(endpoints, now=1.0 + MOST_WAIT_S)
 
 
-def test_a_sample_asked_again_probes_only_where_none_serves() -> None:
+def test_a_retried_sample_probes_only_if_no_endpoint_serves() -> None:
     """A run's last sample is not sent to a dead endpoint again and again while another would answer it."""
     endpoints = Endpoints(URLS[:2])
     dead, alive = endpoints.all
@@ -118,7 +118,7 @@ def test_a_sample_asked_again_probes_only_where_none_serves() -> None:
     assert endpoints.pick(now=9 * MOST_WAIT_S, again=True) is not None
 
 
-def test_requests_that_hang_do_not_keep_probes_back() -> None:
+def test_hanging_requests_do_not_hold_back_probes() -> None:
     """An endpoint that stopped serving is tried again within seconds, whatever else is in flight to it."""
     endpoints = Endpoints(URLS[:1])
     for _ in range(100):
@@ -129,7 +129,7 @@ def test_requests_that_hang_do_not_keep_probes_back() -> None:
     picked(endpoints, now=1.0)
 
 
-def test_failures_that_were_under_way_do_not_lengthen_the_wait() -> None:
+def test_failures_of_requests_in_flight_do_not_lengthen_the_wait() -> None:
     """A hundred that fail together are one failure."""
     endpoints = Endpoints(URLS[:1])
     for endpoint in [picked(endpoints) for _ in range(100)]:
@@ -139,7 +139,7 @@ def test_failures_that_were_under_way_do_not_lengthen_the_wait() -> None:
     assert wait <= 0.25
 
 
-def test_the_wait_grows_to_a_bound() -> None:
+def test_the_wait_grows_up_to_a_limit() -> None:
     """A storm of ten minutes meets a probe every few seconds."""
     endpoints, _ = opened()
     now, probes, last = 0.0, 0, 0.0
@@ -157,7 +157,7 @@ def test_the_wait_grows_to_a_bound() -> None:
 
 
 @given(steps=st.lists(st.tuples(st.booleans(), st.integers(0, 20), st.floats(0, 3)), max_size=200))
-def test_there_is_always_one_to_send_to_within_the_bound(steps: list[tuple[bool, int, float]]) -> None:
+def test_some_endpoint_is_always_tried_within_the_limit(steps: list[tuple[bool, int, float]]) -> None:
     """Whatever succeeds and fails in whatever order: counts stay right and no wait is longer than the bound."""
     endpoints = Endpoints(URLS[:2])
     out: list[Endpoint] = []
@@ -176,7 +176,7 @@ def test_there_is_always_one_to_send_to_within_the_bound(steps: list[tuple[bool,
         assert sum(endpoint.in_flight for endpoint in endpoints.all) == len(out)
 
 
-def test_a_suspected_endpoint_gets_one_request_until_that_was_admitted() -> None:
+def test_a_suspected_endpoint_gets_one_request_until_it_is_admitted() -> None:
     """Requests in flight come first, but neither they nor the time of a whole answer delay it for long."""
     endpoints = Endpoints(URLS[:1])
     endpoint = picked(endpoints)

@@ -153,7 +153,7 @@ BODIES = [
 
 
 @pytest.mark.parametrize(("api", "expected", "status", "body"), BODIES, ids=lambda value: str(value)[:70])
-def test_what_a_provider_s_body_means(api: str, expected: str, status: int, body: Any) -> None:
+def test_providers_error_bodies_are_classified(api: str, expected: str, status: int, body: Any) -> None:
     """`expected`: the class of the outcome, from which follows what is done about it."""
     given = {"name": "t", "api": api, "base_url": "https://gateway.test/v1", "model": "m", "api_key": "env:K"}
     terms = {"training_use": "by-authorisation", "authorisation": "letter 7"}

@@ -30,7 +30,7 @@ def stream(documents: list[Any], *, end: bytes = b"\n", field: bytes = b"data: "
 
 @pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
 @pytest.mark.parametrize("field", [b"data: ", b"data:", b"event: x\ndata: ", b"id: 7\ndata: "])
-def test_documents_are_read_whatever_ends_their_lines(end: bytes, field: bytes) -> None:
+def test_any_line_ending_is_read(end: bytes, field: bytes) -> None:
     """With comments among them, a byte order mark before and an end marker behind."""
     events = stream(DOCUMENTS, end=end, field=field.replace(b"\n", end))
     body = b"\xef\xbb\xbf: hello" + 2 * end + events + b": bye" + 2 * end + b"data: [DONE]" + 2 * end
@@ -62,7 +62,7 @@ def test_odd_streams_are_read_as_far_as_they_can_be(body: bytes, events: list[An
 
 
 @given(st.data())
-def test_progress_does_not_depend_on_packets(data: st.DataObject) -> None:
+def test_progress_does_not_depend_on_packet_boundaries(data: st.DataObject) -> None:
     """However the bytes are cut: an event is progress by its last packet, comments and pings never are."""
     pieces = data.draw(st.lists(st.sampled_from([*PINGS, *(stream([each]) for each in DOCUMENTS[:3])]), max_size=8))
     body = b"".join(pieces)
@@ -88,7 +88,7 @@ def test_every_packet_of_a_long_event_is_progress(inside: bytes) -> None:
 
 
 @pytest.mark.parametrize("packets", [[b"data: [DONE]\n\n:\n\n"], [b"da", b"ta: [DO", b"NE]"], [b"data:[DONE]\r\n\r\n"]])
-def test_the_end_marker_is_seen_in_any_packets(packets: list[bytes]) -> None:
+def test_the_end_marker_is_found_across_packets(packets: list[bytes]) -> None:
     """And stays seen; a text that mentions it is not it."""
     progress = Progress()
     progress.brings(b'data: {"content": "data: [DONE]"}\n\n')
@@ -101,7 +101,7 @@ def test_the_end_marker_is_seen_in_any_packets(packets: list[bytes]) -> None:
     assert progress.is_done
 
 
-def test_json_and_pages_are_no_streams() -> None:
+def test_json_and_html_are_not_streams() -> None:
     """The bytes decide, but for Amazon's binary one."""
     assert not is_stream({"content-type": "text/event-stream"}, b'{"choices": []}')
     assert not is_stream({}, b"<html>")

@@ -16,7 +16,7 @@ def line(event: str, **fields: object) -> str:
     return _Line().format(record)
 
 
-def test_hostile_words_stay_on_their_line() -> None:
+def test_hostile_text_stays_on_its_line() -> None:
     """Line breaks, control and bidirectional characters of a teacher's message are escaped, and it is cut."""
     logged = line("teacher trouble", last="a\r\nb\x1b[31m\u2028\u202e\x9b" + "x" * 5000, count=3)
     assert logged.isascii()
@@ -37,7 +37,7 @@ class _Queue:
         return Renewal([])
 
 
-async def test_troubles_are_a_line_a_kind() -> None:
+async def test_troubles_get_one_line_per_kind() -> None:
     """A thousand refusals between two renewals are one line that counts them; without more there is no line."""
     records: list[logging.LogRecord] = []
     handler = logging.Handler()

@@ -29,7 +29,7 @@ def serve(evidence: Evidence, count: int, *, at: float, endpoint: str = "a") -> 
 
 
 @pytest.mark.parametrize(("outcome", "wait_s"), [(RATE, 2.0), (Overload("busy", 503), 30.0)])
-def test_a_prompt_refused_while_all_others_are_served_is_its_own(outcome: Outcome, wait_s: float) -> None:
+def test_a_refusal_of_one_prompt_among_served_others_is_that_prompts_own(outcome: Outcome, wait_s: float) -> None:
     """After a few tries; the more others were served, the fewer."""
     evidence, now = Evidence(), 100.0
     seen = []
@@ -40,7 +40,7 @@ def test_a_prompt_refused_while_all_others_are_served_is_its_own(outcome: Outcom
     assert seen.index("request") in range(MIN_REFUSALS - 1, 6)
 
 
-def test_an_overload_of_one_prompt_is_waited_out_and_slows_nobody_else() -> None:
+def test_one_prompts_overload_is_waited_out_and_slows_no_other() -> None:
     """What is overloaded may be the part of the teacher that serves such prompts."""
     evidence, now = Evidence(), 100.0
     evidence.weigh("p", Overload("busy", 503), endpoint="a", now=now)
@@ -56,7 +56,7 @@ def test_an_overload_of_one_prompt_is_waited_out_and_slows_nobody_else() -> None
 
 @settings(max_examples=30)
 @given(seed=st.integers(0, 2**32), share=st.floats(0.05, 0.9), prompts=st.integers(20, 100))
-def test_a_limited_account_is_never_held_against_a_prompt(seed: int, share: float, prompts: int) -> None:
+def test_an_account_limit_is_never_held_against_a_prompt(seed: int, share: float, prompts: int) -> None:
     """However many tries hit the limit at random, no prompt is given up (except by a chance of one in a million)."""
     draw, evidence = random.Random(seed), Evidence()
     waiting, now = list(range(prompts)), 0.0
@@ -114,7 +114,7 @@ def test_one_prompt_never_costs_the_account_more_than_half_its_rate(
 
 @settings(max_examples=60)
 @given(window_s=st.floats(5.0, 60.0), each=st.integers(3, 200), prompts=st.integers(5, 60), slots=st.integers(1, 16))
-def test_a_limit_of_the_account_is_honoured_whole(window_s: float, each: int, prompts: int, slots: int) -> None:
+def test_an_account_limit_is_honoured_in_full(window_s: float, each: int, prompts: int, slots: int) -> None:
     """A fixed window whose refusals state its end: apart from what was sent together, nothing is asked before that."""
     evidence, now, used, paused_until, served, refused = Evidence(), 0.0, 0, 0.0, 0, 0
     opens_at, windows = window_s, 1
@@ -158,7 +158,7 @@ def _merged(spans: list[tuple[float, float]]) -> list[tuple[float, float]]:
     return merged
 
 
-def test_a_lone_prompt_outlives_every_limit_by_the_minute() -> None:
+def test_a_lone_prompt_outlasts_every_limit_per_minute() -> None:
     """The run's last one: refused for longer than a window, with the others served just before."""
     evidence = Evidence()
     serve(evidence, 30, at=0.0)
@@ -167,13 +167,13 @@ def test_a_lone_prompt_outlives_every_limit_by_the_minute() -> None:
     assert blamed(evidence.weigh("p", RATE, endpoint="a", now=70.0)) == "request"
 
 
-def test_without_others_a_limit_is_waited_for() -> None:
+def test_a_lone_prompt_waits_for_the_limit() -> None:
     """As for any account: nothing shows whose limit it is, and waiting costs nothing."""
     evidence = Evidence()
     assert {blamed(evidence.weigh("p", RATE, endpoint="a", now=10.0 * n)) for n in range(50)} == {None, "unclear"}
 
 
-def test_a_403_that_others_do_not_meet_is_its_own() -> None:
+def test_a_403_that_others_do_not_get_is_that_prompts_own() -> None:
     """Others, sent after it, are served."""
     evidence = Evidence()
     assert blamed(evidence.weigh("p", FORBIDDEN, endpoint="a", now=1.0)) == "unclear"
@@ -184,7 +184,7 @@ def test_a_403_that_others_do_not_meet_is_its_own() -> None:
     assert blamed(evidence.weigh("p", FORBIDDEN, endpoint="a", now=3.0)) == "request"
 
 
-def test_answers_to_what_was_sent_before_prove_nothing() -> None:
+def test_answers_to_earlier_requests_prove_nothing() -> None:
     """A budget that ran out lets those in flight end."""
     evidence = Evidence()
     evidence.weigh("p", BROKE, endpoint="a", now=1.0)
@@ -195,7 +195,7 @@ def test_answers_to_what_was_sent_before_prove_nothing() -> None:
     assert blamed(evidence.weigh("r", BROKE, endpoint="a", now=1.2)) == "account"
 
 
-def test_refusals_among_others_that_were_sent_later_and_served_are_not_the_accounts() -> None:
+def test_a_refusal_is_not_the_accounts_if_later_requests_are_served() -> None:
     """Many are in flight together: an account without money would serve none that asked after the refused ones."""
     evidence = Evidence()
     serve(evidence, 1, at=0.95)
@@ -210,21 +210,21 @@ def test_refusals_among_others_that_were_sent_later_and_served_are_not_the_accou
 
 
 @pytest.mark.parametrize(("outcome", "prompts"), [(BROKE, 3), (FORBIDDEN, 5)])
-def test_several_prompts_refused_are_the_account(outcome: Outcome, prompts: int) -> None:
+def test_refusals_of_several_prompts_are_the_accounts(outcome: Outcome, prompts: int) -> None:
     """If none was served in between."""
     evidence = Evidence()
     seen = [blamed(evidence.weigh(n, outcome, endpoint="a", now=float(n))) for n in range(prompts)]
     assert seen == ["unclear"] * (prompts - 1) + ["account"]
 
 
-def test_what_one_endpoint_refuses_says_nothing_of_another() -> None:
+def test_refusals_by_one_endpoint_say_nothing_about_another() -> None:
     """Suspicion is per endpoint."""
     evidence = Evidence()
     evidence.weigh("p", FORBIDDEN, endpoint="a", now=1.0)
     assert evidence.suspected_at("b") is None
 
 
-def test_an_outage_is_nobody_s_own_for_a_minute() -> None:
+def test_an_outage_is_blamed_on_no_prompt_for_a_minute() -> None:
     """Several prompts fail and none is served; once one is, or after too long, a failure is the prompt's own."""
     failed = ServerError("500", 500)
     evidence = Evidence()

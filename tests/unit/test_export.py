@@ -96,7 +96,7 @@ def test_pairs_hold_a_record_and_a_rejected_answer(dataset: Path, tmp_path: Path
         rejected.remove(row["rejected"][0]["content"])
 
 
-def test_reasoning_goes_where_it_is_wanted(dataset: Path, tmp_path: Path) -> None:
+def test_reasoning_is_placed_as_requested(dataset: Path, tmp_path: Path) -> None:
     """It is left out with a note, is part of the text, or has a separate field."""
     out = tmp_path / "sft.jsonl"
     record = stored(dataset, "data")[0]
@@ -129,7 +129,7 @@ def test_pairs_need_checks(tmp_path: Path) -> None:
     assert not (tmp_path / "x.jsonl").exists()
 
 
-def test_tool_calls_are_turns_of_their_own(tmp_path: Path) -> None:
+def test_tool_calls_are_separate_turns(tmp_path: Path) -> None:
     """Inside the message as chat templates read them, and in ShareGPT a turn, which can't hold text as well."""
     call = {"id": "c1", "type": "function", "function": {"name": "add", "arguments": '{"a": 1}'}}
     rows = [{"id": f"q{n}", "question": f"{n}?"} for n in range(2)]
@@ -150,7 +150,7 @@ def test_tool_calls_are_turns_of_their_own(tmp_path: Path) -> None:
     assert json.loads(row["tools"]) == [TOOL]
 
 
-def test_terms_are_written_beside(tmp_path: Path) -> None:
+def test_terms_are_written_beside_the_export(tmp_path: Path) -> None:
     """With each obligation, which the command repeats."""
     llama = {"name": "l", "api": "openai-chat", "base_url": "http://localhost:1/v1", "model": "meta-llama/Llama-4-x"}
     write = [{"id": "a", "question": "Why?"}]
@@ -222,7 +222,7 @@ def test_prompts_keep_their_calls_and_rows_their_tools(tmp_path: Path) -> None:
     assert json.loads(row["tools"]) == [TOOL]
 
 
-def test_sharegpt_holds_what_its_loaders_keep(tmp_path: Path) -> None:
+def test_sharegpt_holds_only_what_its_loaders_keep(tmp_path: Path) -> None:
     """LLaMA-Factory drops conversations whose turns do not alternate, so they are left out here, and counted."""
     calls = [
         {"type": "function", "function": {"name": "add", "arguments": f'{{"a": {n}}}'}, "id": f"c{n}"} for n in (1, 2)
@@ -251,7 +251,7 @@ def test_sharegpt_holds_what_its_loaders_keep(tmp_path: Path) -> None:
     assert len(lines(out)) == 3
 
 
-def test_a_file_is_there_as_a_whole_or_not_at_all(dataset: Path, tmp_path: Path) -> None:
+def test_an_export_is_complete_or_absent(dataset: Path, tmp_path: Path) -> None:
     """A link keeps its name, a disk that fills up leaves the old file; what can't be a file is refused."""
     real, link = tmp_path / "real.jsonl", tmp_path / "link.jsonl"
     real.write_text("old")
@@ -291,7 +291,7 @@ def test_a_file_is_replaced_only_on_request(dataset: Path, tmp_path: Path) -> No
     assert out.read_bytes() == rows
 
 
-def test_a_pipe_is_written_to(dataset: Path, tmp_path: Path) -> None:
+def test_an_export_can_be_piped(dataset: Path, tmp_path: Path) -> None:
     """No file replaces it: its reader gets the rows. The terms file can't go beside it."""
     out = tmp_path / "pipe"
     os.mkfifo(out)

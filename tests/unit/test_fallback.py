@@ -134,7 +134,7 @@ def stood(*events: tuple[float, Outcome], give_up_after_s: float = 600.0) -> Sta
         ([(0, BUSY)], 10_000, True, False),
     ],
 )
-def test_a_teacher_is_left_when_it_is_down_and_was_there_or_is_given_up_on(
+def test_a_teacher_is_left_when_it_goes_down_or_is_given_up(
     events: list[tuple[float, Outcome]], at: float, left: bool, down: bool
 ) -> None:
     """An outage of a minute; limits never; while it loads, neither runs."""
@@ -174,7 +174,7 @@ class _Wire:
         """Nothing is open."""
 
 
-async def test_no_sample_waits_for_a_teacher_that_is_left(tmp_path: Path) -> None:
+async def test_no_sample_waits_for_a_teacher_that_was_left(tmp_path: Path) -> None:
     """While the first one answers others, what it gave up on waits at the second one's circuit, or would spin there."""
     recipe = chain_of(tmp_path, "a", "b", prompts=1)
     _, opened = chunk_of(
@@ -257,7 +257,7 @@ def test_tries_count_per_teacher_and_costs_add_up(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("lost", ["nothing", "decision"])
-def test_whoever_recovers_a_chunk_asks_the_teacher_that_was_decided_on(tmp_path: Path, lost: str) -> None:
+def test_a_recovered_chunk_asks_the_teacher_already_chosen(tmp_path: Path, lost: str) -> None:
     """The decision is a separate frame before the request; if it is damaged, the request itself shows it."""
     recipe = chain_of(tmp_path, "a", "b", prompts=1)
     _, held = chunk_of(
@@ -298,7 +298,7 @@ def test_an_answer_of_a_teacher_that_was_left_still_counts(tmp_path: Path) -> No
 # --- whole runs
 
 
-async def test_what_one_teacher_refuses_or_fails_the_next_one_answers(tmp_path: Path) -> None:
+async def test_the_next_teacher_answers_what_one_refuses_or_fails(tmp_path: Path) -> None:
     """Real failures, prompts that are too long and the teacher's own refusals move on; limits are waited for."""
     faults = [
         {"kind": "status", "status": 200, "body": '{"choices": []}', "share": 0.2, "start_request": 2},
@@ -345,7 +345,7 @@ async def test_a_teacher_that_never_answered_is_waited_for_first(tmp_path: Path,
     assert by_teacher(many) == {"a": 80}
 
 
-async def test_a_teacher_that_loads_is_never_left(tmp_path: Path, hasty: None) -> None:
+async def test_a_loading_teacher_is_never_left(tmp_path: Path, hasty: None) -> None:
     """It may take longer than an outage, and longer than a teacher that never answered is waited for."""
     body = '{"error": {"message": "Loading model", "type": "unavailable_error", "code": 503}}'
     loading = {"kind": "status", "status": 503, "body": body, "stop_s": 2.0}
@@ -480,7 +480,9 @@ VOTE = {"source": {"keep": ["answer"]}, "select": {"majority": {"answer": "math"
     ],
     ids=["alone", "retry", "accept", "accept and retry", "select", "select and retry"],
 )
-async def test_a_chain_goes_with_the_rest(tmp_path: Path, changes: dict[str, Any], samples: int, retried: bool) -> None:
+async def test_a_fallback_chain_works_with_other_features(
+    tmp_path: Path, changes: dict[str, Any], samples: int, retried: bool
+) -> None:
     """Retry, accept and select over a chain: sound, counts that add up, and card and report name both teachers.
 
     Where samples are retried, both teachers refused some of them at first, and the first one answers them then.

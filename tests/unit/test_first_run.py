@@ -66,7 +66,7 @@ async def test_commands_take_the_recipe_of_a_dataset(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["status", "verify", "report", "retry", "stop", "logs"])
-def test_a_recipe_that_is_not_there_or_no_recipe_is_named(tmp_path: Path, command: str) -> None:
+def test_a_missing_or_invalid_recipe_is_named(tmp_path: Path, command: str) -> None:
     """Its path is not taken for a dataset's; a file that is not a recipe is refused with its line."""
     address = ["--address", "http://127.0.0.1:1"] if command in ("stop", "logs") else []
     assert "expected the path of a recipe" in invoke(command, tmp_path / "none.yaml", *address, code=2)

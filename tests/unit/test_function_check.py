@@ -70,7 +70,7 @@ async def judged(checks: list[Check], *, row: dict[str, str] | None = None) -> t
         return await pool.judge(Answer("yes please", None, 2), row or {})
 
 
-async def test_a_function_says_what_it_likes() -> None:
+async def test_a_function_may_return_any_verdict() -> None:
     """A bool, a tuple, or a dict with a score, a reason and columns of declared types."""
     own = {"columns": ["level"], "returns": {"words": "int64", "level": "string"}}
     found = await judged([check("yes"), check("polite", **own), check("scored")], row={"level\0json": '"B2"'})
@@ -95,14 +95,14 @@ async def test_a_function_says_what_it_likes() -> None:
         ("spins", "took more than 0.5 s of CPU time"),
     ],
 )
-async def test_what_is_not_a_verdict_leaves_the_answer_unchecked(function: str, reason: str) -> None:
+async def test_an_invalid_verdict_leaves_the_answer_unchecked(function: str, reason: str) -> None:
     """With the reason, whatever the code does."""
     (verdict,) = await judged([check(function)])
     assert isinstance(verdict, Unchecked)
     assert reason in verdict.reason
 
 
-async def test_a_function_that_waits_for_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_function_that_never_returns_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """It uses no CPU, so only the clock ends it."""
     monkeypatch.setattr("stillhouse.gen.checks.pool._GRACE_S", 0.0)
     async with CheckPool([check("sleeps")], size=1, timeout_s=0.25) as pool:
@@ -158,7 +158,7 @@ def test_a_recipe_that_names_no_function_is_refused(settings: dict[str, Any], me
     assert message in str(caught.value)
 
 
-def test_code_with_a_fault_is_refused_with_its_line(code: Path) -> None:
+def test_faulty_code_is_refused_with_its_line(code: Path) -> None:
     """When the recipe is read."""
     code.write_text("x = 1\ndef f(:\n")
     with pytest.raises(ValueError, match=r"mine.py, line 2: not valid Python"):
@@ -172,7 +172,7 @@ def test_code_with_a_fault_is_refused_with_its_line(code: Path) -> None:
         check("f")
 
 
-def test_a_recipe_with_its_code_is_read_again_without_the_file(code: Path) -> None:
+def test_a_recipe_with_embedded_code_needs_no_file(code: Path) -> None:
     """As a cluster and a retry read it; the user's own recipe must name an existing file."""
     text = """
         name: x
@@ -204,7 +204,7 @@ def test_the_code_is_part_of_the_identity(code: Path, tmp_path: Path) -> None:
     assert len(module["checks"][0]["function"]["sha256"]) == 64
 
 
-def test_a_run_keeps_what_the_function_says(tmp_path: Path) -> None:
+def test_a_run_stores_the_functions_verdicts(tmp_path: Path) -> None:
     """In the column `checks` and in the function's columns, in data/ and rejected/."""
     rows = [{**row, "level": {"of": number}} for number, row in enumerate(questions(6))]
     write_source(tmp_path, rows)
@@ -225,7 +225,7 @@ def test_a_run_keeps_what_the_function_says(tmp_path: Path) -> None:
     assert stored["function"]["sha256"] == hashlib.sha256((tmp_path / "mine.py").read_bytes()).hexdigest()
 
 
-def test_a_module_is_imported_where_it_judges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_module_is_imported_in_the_check_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By its name; its hash is in each shard. Once it is changed, neither a node nor a later run takes it."""
     module = tmp_path / "installed" / "my_package" / "rules.py"
     module.parent.mkdir(parents=True)

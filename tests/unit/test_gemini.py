@@ -84,7 +84,7 @@ def completion(body: Any, **fields: Any) -> Completion:
     return completed(read(body, **fields))
 
 
-def test_a_request_holds_what_is_asked() -> None:
+def test_a_request_holds_every_parameter() -> None:
     """Names of this API; the seed counts on; `extra` is merged into objects."""
     ask = Ask(
         temperature=0.5,
@@ -163,12 +163,12 @@ def test_effort_is_a_budget_or_a_level(model: str, effort: str, config: dict[str
         ),
     ],
 )
-def test_version_and_publisher_may_be_left_out(base_url: str, model: str, url: str) -> None:
+def test_version_and_publisher_may_be_omitted(base_url: str, model: str, url: str) -> None:
     """For AI Studio and for Vertex."""
     assert sent(Ask(), base_url=base_url, model=model)[0] == url
 
 
-def test_the_key_goes_where_the_host_wants_it() -> None:
+def test_the_key_is_sent_in_the_hosts_header() -> None:
     """AI Studio's key has a header of its own, Vertex's token is a bearer token, and Vertex's express key goes like the
     first.
     """
@@ -184,7 +184,7 @@ def test_the_key_goes_where_the_host_wants_it() -> None:
         assert key not in url
 
 
-def test_an_answer_with_everything() -> None:
+def test_a_full_answer_is_read() -> None:
     """Thoughts, their signature, text, usage as Google means it, model and id."""
     parts = ({"text": "Adds.", "thought": True}, {"text": "4", "thoughtSignature": "c2ln"})
     assert completion(answer(*parts)) == Completion(
@@ -201,7 +201,7 @@ def test_an_answer_with_everything() -> None:
     )
 
 
-def test_calls_are_in_the_form_of_chat_completions() -> None:
+def test_calls_take_the_form_of_chat_completions() -> None:
     """Their arguments are an object here, and text there."""
     part = {"functionCall": {"name": "add", "args": {"a": 2, "b": "ü"}}, "thoughtSignature": "c2ln"}
     found = completion(answer(part))
@@ -236,7 +236,7 @@ def test_finish_reasons(finish: str | None, expected: str) -> None:
 
 
 @pytest.mark.parametrize("finish", ["MALFORMED_FUNCTION_CALL", "UNEXPECTED_TOOL_CALL", "TOO_MANY_TOOL_CALLS"])
-def test_slips_of_the_model_are_tried_again(finish: str) -> None:
+def test_malformed_calls_are_retried(finish: str) -> None:
     """With what they cost; a recipe may see it otherwise."""
     outcome = read(answer(finish=finish, finishMessage="Malformed function call: add("))
     assert isinstance(outcome, ServerError)
@@ -276,7 +276,7 @@ def test_log_probabilities_come_with_ids() -> None:
     ]
 
 
-def test_all_may_be_gone_into_thoughts() -> None:
+def test_an_answer_may_be_all_thoughts() -> None:
     """Then there are no parts, and no token count for the answer."""
     usage = {"promptTokenCount": 5, "thoughtsTokenCount": 90, "totalTokenCount": 95}
     document = {"candidates": [{"content": {"role": "model"}, "finishReason": "MAX_TOKENS"}], "usageMetadata": usage}
@@ -290,7 +290,7 @@ def chunks() -> list[dict[str, Any]]:
     return [first, answer({"text": "4"}, finish=None), answer({"text": "2", "thoughtSignature": "c2ln"})]
 
 
-def test_a_stream_is_read_as_its_unstreamed_twin() -> None:
+def test_a_stream_reads_like_an_unstreamed_reply() -> None:
     """As events or as an array; one without a finish reason is cut."""
     whole = completion(answer(*(part for each in chunks() for part in each["candidates"][0]["content"]["parts"])))
     lines = [f"data: {json.dumps(each)}\r\n\r\n" for each in chunks()]
@@ -299,7 +299,7 @@ def test_a_stream_is_read_as_its_unstreamed_twin() -> None:
     assert isinstance(read("".join(lines[:-1]).encode()), Ambiguous)
 
 
-def test_an_error_within_a_stream_may_come_bare() -> None:
+def test_an_error_in_a_stream_may_lack_its_envelope() -> None:
     """Without its `data:`."""
     lines = [f"data: {json.dumps(each)}\r\n\r\n" for each in chunks()[:2]]
     error = google(503, "UNAVAILABLE", "The model is overloaded.")
@@ -357,12 +357,12 @@ NO_KEY = {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "API_KE
         (307, b"", Auth),
     ],
 )  # fmt: skip
-def test_what_is_no_answer(status: int, body: Any, expected: type) -> None:
+def test_replies_without_an_answer_are_recognised(status: int, body: Any, expected: type) -> None:
     """Recorded bodies, and answers that aren't complete."""
     assert type(read(body, status=status)) is expected
 
 
-def test_google_says_in_the_body_how_long_to_wait() -> None:
+def test_googles_wait_is_read_from_the_body() -> None:
     """There is no header for it."""
     outcome = read(google(429, "RESOURCE_EXHAUSTED", "Quota exceeded.", MINUTE, RETRY), status=429)
     assert isinstance(outcome, Rate)
@@ -397,6 +397,6 @@ JSON = st.recursive(
 
 
 @given(JSON)
-def test_any_document_is_an_outcome(document: Any) -> None:
+def test_any_json_document_becomes_an_outcome(document: Any) -> None:
     """Nothing raises."""
     assert isinstance(read(document), (Completion, Trouble))

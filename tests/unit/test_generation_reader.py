@@ -72,7 +72,7 @@ def seal(store: Store, chunk: ChunkId) -> None:
 
 
 @pytest.mark.parametrize("behind", [1, 12])
-def test_a_look_asks_only_for_the_next_plan_and_for_what_is_not_sealed(tmp_path: Path, behind: int) -> None:
+def test_polling_reads_only_the_next_plan_and_unsealed_chunks(tmp_path: Path, behind: int) -> None:
     """However many generations are behind it."""
     recipe = recipe_of(tmp_path)
     for number in range(behind):
@@ -126,7 +126,7 @@ def parts_of(store: Store, recipe: Recipe, plan: SourcePlan) -> Iterator[PartInf
 
 
 @pytest.mark.parametrize("every", [1, 2, 5])
-def test_looks_find_what_a_fresh_reader_finds(tmp_path: Path, every: int) -> None:
+def test_polling_finds_what_a_fresh_reader_finds(tmp_path: Path, every: int) -> None:
     """After each thing that another process writes, or after several."""
     recipe = recipe_of(tmp_path, dataset={"prompts_per_shard": 1})
     store = open_dataset(recipe)

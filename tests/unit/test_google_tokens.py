@@ -137,7 +137,7 @@ def authorization(client: TeacherClient) -> str:
     return client.request(Request((("user", "hi"),)), endpoint, now=0.0).headers["authorization"]
 
 
-async def test_a_token_is_fetched_once_for_many_and_beside_the_loop(file: Path, tokens: TokenServer) -> None:
+async def test_a_token_is_fetched_once_and_outside_the_event_loop(file: Path, tokens: TokenServer) -> None:
     """A hundred callers at once share it; no message shows the token or the file's key."""
     client = client_of(vertex(api_key=f"file:{file}"))
     await asyncio.gather(*(client.usable() for _ in range(100)))
@@ -147,14 +147,14 @@ async def test_a_token_is_fetched_once_for_many_and_beside_the_loop(file: Path, 
     assert not any("canary-1" in text or secret[30:60] in text for text in said)
 
 
-async def test_claude_on_vertex_takes_the_same_tokens(file: Path, tokens: TokenServer) -> None:
+async def test_claude_on_vertex_uses_the_same_tokens(file: Path, tokens: TokenServer) -> None:
     """Its messages are Anthropic's, and its host is Google's."""
     client = client_of(vertex(api="anthropic", model="claude-opus-5", api_key=f"file:{file}"))
     await client.usable()
     assert (authorization(client), tokens.given) == ("Bearer ya29.canary-1", 1)
 
 
-async def test_a_token_that_ends_soon_is_replaced(file: Path, tokens: TokenServer) -> None:
+async def test_a_token_about_to_expire_is_replaced(file: Path, tokens: TokenServer) -> None:
     """Also when the server can't be reached for a while, as long as it lasts."""
     tokens.life_s, clock = 400, Later()
     client = client_of(vertex(api_key=f"file:{file}"), clock)
@@ -170,7 +170,7 @@ async def test_a_token_that_ends_soon_is_replaced(file: Path, tokens: TokenServe
     assert (authorization(client), tokens.given) == ("Bearer ya29.canary-2", 2)
 
 
-async def test_a_token_that_is_refused_is_replaced_once(file: Path, tokens: TokenServer) -> None:
+async def test_a_refused_token_is_replaced_once(file: Path, tokens: TokenServer) -> None:
     """It may have been withdrawn; a new one that is refused too is final."""
     clock = Later()
     client = client_of(vertex(api_key=f"file:{file}"), clock)
@@ -205,14 +205,14 @@ async def test_the_machine_s_own_identity_needs_no_key(monkeypatch: pytest.Monke
         await client_of(vertex()).usable()
 
 
-async def test_another_kind_of_file_is_explained(file: Path) -> None:
+async def test_a_different_kind_of_file_is_explained(file: Path) -> None:
     """The variable that google-auth reads may name one."""
     change(file, type="external_account")
     with pytest.raises(UsageError, match="expected a file of a service_account or an authorized_user, got external"):
         await client_of(vertex(api_key=f"file:{file}")).usable()
 
 
-def test_a_file_of_credentials_is_for_vertex_alone(file: Path) -> None:
+def test_a_credentials_file_is_only_for_vertex(file: Path) -> None:
     """AI Studio takes a key, and an express key of Vertex is one too."""
     studio = vertex(base_url="https://generativelanguage.googleapis.com", api_key=f"file:{file}")
     with pytest.raises(UsageError, match=r"teachers\.t\.api_key: .*holds a file of credentials"):

@@ -25,7 +25,7 @@ def noted(*settlements: Iterable[Settlement]) -> Useless | None:
 
 
 @pytest.mark.parametrize("reason", ["length", "unknown_finish", "empty", "markup", "bad_request", "malformed"])
-def test_fifty_without_a_record_stop_the_run(reason: str) -> None:
+def test_fifty_samples_without_a_record_stop_the_run(reason: str) -> None:
     """Rejected or failed: with the reason, one reply and what to change."""
     assert noted(settled(reason, STOP_AFTER - 1)) is None
     told = noted(settled(reason, STOP_AFTER))
@@ -66,7 +66,7 @@ def test_long_prompts_count_less() -> None:
         (["refused"] * 9, False),
     ],
 )
-def test_a_whole_chunk_alike_stops_the_run(reasons: list[str | None], stops: bool) -> None:
+def test_a_chunk_of_identical_failures_stops_the_run(reasons: list[str | None], stops: bool) -> None:
     """However small it is, unless it is only a prompt or two."""
     guard = Guard()
     for number, reason in enumerate(reasons):
@@ -74,14 +74,14 @@ def test_a_whole_chunk_alike_stops_the_run(reasons: list[str | None], stops: boo
     assert (guard.at_chunk_end(prompts=len(reasons)) is not None) == stops
 
 
-def test_samples_of_one_prompt_are_one_prompt() -> None:
+def test_samples_of_one_prompt_count_as_one() -> None:
     """Nine cut answers to one question say nothing of others."""
     guard = Guard()
     guard.note([Settlement("t", "h", "same", "length")] * 9)
     assert guard.at_chunk_end(prompts=9) is None
 
 
-def test_tiny_chunks_tell_nothing_of_the_recipe() -> None:
+def test_tiny_chunks_say_nothing_about_the_recipe() -> None:
     """No run is stuck at a chunk of a bad prompt or two."""
     guard = Guard()
     for _ in range(STOP_AFTER // 2):
@@ -89,7 +89,7 @@ def test_tiny_chunks_tell_nothing_of_the_recipe() -> None:
         assert guard.at_chunk_end(prompts=1) is None
 
 
-def test_what_earlier_runs_cleared_is_clear() -> None:
+def test_teachers_cleared_by_earlier_runs_stay_cleared() -> None:
     """A resumed run may begin with whatever is left."""
     guard = Guard()
     told = guard.note(settled("length", STOP_AFTER))
@@ -100,7 +100,7 @@ def test_what_earlier_runs_cleared_is_clear() -> None:
 
 
 @pytest.mark.parametrize("reason", ["bad_request", "malformed", "ambiguous"])
-def test_an_endpoint_that_turns_to_failing_pauses_the_run(reason: str) -> None:
+def test_an_endpoint_that_starts_failing_pauses_the_run(reason: str) -> None:
     """An unknown message about a budget, or a login page: exit 3, and the remaining samples don't become Failures."""
     assert noted(settled(None, 300), settled(reason, STOP_AFTER_ALIKE - 1)) is None
     told = noted(settled(None, 300), settled(reason, STOP_AFTER_ALIKE))
@@ -111,7 +111,7 @@ def test_an_endpoint_that_turns_to_failing_pauses_the_run(reason: str) -> None:
     assert noted(settled(None, 1), settled(reason, 40), settled("refused", 1), settled(reason, 40)) is None
 
 
-def test_what_the_answers_themselves_lack_pauses_no_run_that_has_records() -> None:
+def test_faults_of_answers_pause_no_run_that_has_records() -> None:
     """A source may be sorted: fifty long answers in a row don't mean that the endpoint changed."""
     assert noted(settled(None, 300), settled("length", 3 * STOP_AFTER_ALIKE)) is None
 
@@ -124,7 +124,7 @@ def test_failures_found_in_a_journal_do_not_pause_the_run_that_resumes() -> None
     assert guard.note(settled("malformed", 1)) is not None
 
 
-def test_replies_that_are_asked_for_once_more_count_too() -> None:
+def test_retried_replies_count_too() -> None:
     """Up to a hundred unusable first replies may be paid for."""
     again = [replace(each, settled=False) for each in settled("malformed", 2 * STOP_AFTER)]
     assert noted(again[1:]) is None
@@ -133,7 +133,7 @@ def test_replies_that_are_asked_for_once_more_count_too() -> None:
 
 
 @given(st.lists(st.sampled_from([None, "length", "empty", "refused", "too_long", "bad_request"]), max_size=200))
-def test_no_run_ends_silently_with_fifty_of_no_use(reasons: list[str | None]) -> None:
+def test_no_run_ends_silently_with_fifty_unusable_samples(reasons: list[str | None]) -> None:
     """It stops if and only if only unusable replies came, and enough of them."""
     told = noted([Settlement("t", "h", number, reason) for number, reason in enumerate(reasons)])
     useless = [reason for reason in reasons if reason not in (None, "refused", "too_long")]

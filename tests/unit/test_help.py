@@ -48,6 +48,6 @@ def test_each_option_is_explained_in_a_sentence(name: str, command: click.Comman
     assert " TEXT " not in said(name, "--help")
 
 
-def test_the_version_is_said() -> None:
+def test_the_version_is_printed() -> None:
     """The same one as the package's."""
     assert said("--version") == f"stillhouse, version {__version__}"

@@ -164,7 +164,7 @@ def test_no_hostile_program_leaks(outside: Outside, name: str) -> None:
         "import os, time\nos.unlink(file.name)\ntime.sleep(1)",
     }.items(),
 )
-def test_each_leak_is_seen(tmp_path: Path, leak: str, program: str) -> None:
+def test_each_leak_is_detected(tmp_path: Path, leak: str, program: str) -> None:
     """Without a sandbox, each of the six is found, and only that one."""
     with Outside(tmp_path) as bare:
         _, leaks = bare.judged(program, bare=True)

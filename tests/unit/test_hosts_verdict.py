@@ -5,7 +5,7 @@ from hosts.verdict import Ask, Story, as_sent, most_in_second, most_within
 EVENLY = [Ask("t", "k", "p", at / 40, at / 40 + 1.0) for at in range(200)]
 
 
-def test_a_stalled_teacher_makes_no_full_second() -> None:
+def test_a_stalled_teacher_gives_no_full_second() -> None:
     """What it found in its sockets had arrived evenly over half a second; its own clock alone would say otherwise."""
     stalled = [Ask(a.token, a.key, a.peer, _late(a.at), _late(a.at + 1.0)) for a in EVENLY]
     assert most_within(stalled, 1.0) == 59
@@ -22,7 +22,7 @@ def test_a_burst_is_a_full_second() -> None:
     assert most_in_second(burst) == 60
 
 
-def test_what_a_cut_hosts_kernel_held_counts_when_it_was_sent() -> None:
+def test_requests_held_by_a_cut_hosts_kernel_count_when_sent() -> None:
     """A burst once the link is back is one only if the host asked then."""
     held = [Ask(f"t{n}", "k", "cut", 4.0, 4.5) for n in range(20)]
     asks = sorted([*EVENLY, *held], key=lambda ask: ask.at)

@@ -56,12 +56,12 @@ def identities() -> dict[str, Any]:
     return found
 
 
-def test_identities_are_what_they_were() -> None:
+def test_identities_never_change() -> None:
     """Only new names may be added to the stored copy: what is in it is in users' datasets."""
     assert identities() == json.loads(STORED.read_text())
 
 
-def test_what_equals_its_default_is_left_out() -> None:
+def test_defaults_are_left_out_of_the_identity() -> None:
     """So that a field that is added later changes no identity of a recipe without it."""
     assert recipe_of(Path("/data"), source={"id": None}).identity() == {
         "source": {"prompt": "question"},
@@ -98,13 +98,13 @@ def in_full(recipe: Recipe) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", [name for name in RECIPES if name not in ("keep", "one conversation")])
-def test_both_forms_are_one_identity(name: str) -> None:
+def test_both_forms_give_the_same_identity(name: str) -> None:
     """Whatever the recipe says."""
     recipe = recipe_of(Path("/data"), **RECIPES[name])
     assert reduced(in_full(recipe)) == recipe.identity() == reduced(recipe.identity())
 
 
-def test_a_recipe_that_leaves_a_setting_out_takes_the_datasets_own(tmp_path: Path) -> None:
+def test_a_recipe_without_a_setting_takes_the_datasets(tmp_path: Path) -> None:
     """`messages` is settled when a dataset is bound, like `prompts_per_shard`; another value is refused by name."""
     given = recipe_of(tmp_path, dataset={"messages": True, "prompts_per_shard": 20})
     open_ = recipe_of(tmp_path, dataset={"messages": None, "prompts_per_shard": None})
@@ -139,7 +139,7 @@ def test_any_ask_has_one_identity_in_both_forms(ask: dict[str, Any]) -> None:
     assert recipe_of(Path("/data"), ask=ask | {"samples": 7}).identity() == recipe.identity()
 
 
-def test_what_a_teacher_is_asked_differently_is_in_the_identity_and_the_ids() -> None:
+def test_per_teacher_settings_are_in_the_identity_and_the_ids() -> None:
     """Less what changes nothing; a null that removes a parameter is kept, through the recipe's own dump too."""
     own = {"temperature": None, "top_p": 0.5, "seed": None}
     recipe = recipe_of(
@@ -162,9 +162,7 @@ def test_what_a_teacher_is_asked_differently_is_in_the_identity_and_the_ids() ->
 
 
 @pytest.mark.parametrize(("api", "details"), [("openai-chat", False), ("anthropic", True), ("gemini", True)])
-def test_what_only_some_providers_say_has_columns_where_a_teacher_may_say_it(
-    tmp_path: Path, api: str, details: bool
-) -> None:
+def test_provider_specific_columns_exist_if_a_teacher_can_fill_them(tmp_path: Path, api: str, details: bool) -> None:
     """Settled when a dataset is bound: a teacher that is asked over another API later changes nothing."""
     given = {"name": "t", "base_url": "http://t", "model": "m", "terms": {"training_use": "permitted"}}
     asked = {name: {**given, "api": name} for name in (api, "openai-chat", "anthropic")}

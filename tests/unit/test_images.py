@@ -50,7 +50,7 @@ def teacher(api: str, **changes: Any) -> Teacher:
 
 
 @pytest.mark.parametrize("kind", ["png", "jpeg", "gif", "webp"])
-def test_the_types_that_teachers_take(kind: str) -> None:
+def test_only_image_types_that_teachers_accept_are_read(kind: str) -> None:
     """By what the bytes are, in every form that a column may hold."""
     data = picture(3, kind=kind)
     forms: list[Any] = [data, bytearray(data), {"bytes": data, "path": None}, {"bytes": data, "path": "a.bin"}]
@@ -152,7 +152,7 @@ def noise(kind: str) -> bytes:
         ([PNG] * 1001, "at most 1,000"),
     ],
 )
-def test_what_is_no_image_makes_a_bad_row(value: Any, why: str) -> None:
+def test_a_value_that_is_not_an_image_makes_a_bad_row(value: Any, why: str) -> None:
     """With a reason that says what was expected, and without its content."""
     said = made(value)
     assert isinstance(said, str)
@@ -185,7 +185,7 @@ def test_a_row_may_lack_an_image_of_several() -> None:
         ("anthropic", PNG + b"\0" * (5 * 2**20), "at most 5,242,880 bytes"),
     ],
 )
-def test_what_a_teacher_would_refuse_makes_a_bad_row(api: str, value: Any, why: str) -> None:
+def test_an_image_that_a_teacher_would_refuse_makes_a_bad_row(api: str, value: Any, why: str) -> None:
     """Before anything is asked; others take the same."""
     said = made(value, api=api)
     assert isinstance(said, str)
@@ -193,7 +193,7 @@ def test_what_a_teacher_would_refuse_makes_a_bad_row(api: str, value: Any, why: 
     assert isinstance(made(value, api="openai-chat"), Prompt)
 
 
-def test_claude_on_vertex_takes_no_links() -> None:
+def test_claude_on_vertex_accepts_no_links() -> None:
     """Unlike Anthropic's own API."""
     vertex = teacher("anthropic", base_url="https://aiplatform.googleapis.com/v1/projects/p/locations/global")
     link = LinkedImage(LINK)
@@ -263,7 +263,7 @@ def test_each_protocol_sends_images_in_its_own_way() -> None:
     assert [message["content"] for message in body("openai-chat", inline)["messages"][2:]] == ["A", "V"]
 
 
-def test_tokens_of_an_image() -> None:
+def test_the_tokens_of_an_image_are_estimated() -> None:
     """By the provider's formula, or a bound; a link counts as large."""
     image = StoredImage("image/png", b"", 9, width=1000, height=750)
     assert image_tokens(image, api="anthropic", model="claude-opus-5") == 1000
@@ -308,7 +308,7 @@ def made_images(data: bytes) -> tuple[Any, ...]:
     return prompt.images
 
 
-def test_what_is_held_does_not_grow_with_the_source(tmp_path: Path) -> None:
+def test_memory_does_not_grow_with_the_source(tmp_path: Path) -> None:
     """Only a bounded part of what was read stays in memory."""
     size = 1_000_000
     count = CACHE_BYTES // size + 30

@@ -69,7 +69,7 @@ def test_chunks_are_cut_by_prompts_asked(tmp_path: Path) -> None:
     ]
 
 
-def test_a_duplicate_names_the_row_that_is_asked(tmp_path: Path) -> None:
+def test_a_duplicate_names_the_row_asked_instead(tmp_path: Path) -> None:
     """By its id, over files; without ids, by the prompt's key."""
     write_source(tmp_path, [{"id": "first", "question": "why?"}])
     write_source(tmp_path, [{"id": "second", "question": "why?"}, {"id": "", "question": "how?"}], name="b.jsonl")
@@ -108,7 +108,7 @@ def test_a_later_generation_drops_what_an_earlier_one_asked(tmp_path: Path) -> N
     ],
     ids=["only duplicates", "hardly any JSON", "hardly any prompts"],
 )
-def test_a_source_without_much_in_it(tmp_path: Path, rows: list[Any], counts: tuple[int, int, int]) -> None:
+def test_a_nearly_empty_source_is_one_chunk(tmp_path: Path, rows: list[Any], counts: tuple[int, int, int]) -> None:
     """Whatever it lacks, it is one chunk at least, which holds every row."""
     write_source(tmp_path, rows)
     recipe = recipe_of(tmp_path)
@@ -123,7 +123,7 @@ def test_a_source_without_much_in_it(tmp_path: Path, rows: list[Any], counts: tu
     assert (len(chunk.prompts) + counts[1] + counts[2], len(chunk.duplicates), len(chunk.bad)) == counts
 
 
-def test_a_chunk_of_duplicates_ends_too(tmp_path: Path) -> None:
+def test_a_chunk_of_only_duplicates_is_closed(tmp_path: Path) -> None:
     """A chunk holds at most ROWS_PER_PROMPT times its prompts, so that no chunk grows without bound."""
     write_source(tmp_path, questions(1) * (3 * ROWS_PER_PROMPT))
     recipe = recipe_of(tmp_path, dataset={"prompts_per_shard": 2})
@@ -146,7 +146,7 @@ def source_rows(count: int) -> list[Any]:
     cuts=st.lists(st.integers(0, 10), max_size=4),
     limits=st.lists(st.integers(1, 400), max_size=3),
 )
-def test_an_interrupted_index_goes_on_to_the_same_parts(
+def test_an_interrupted_index_resumes_to_the_same_parts(
     tmp_path_factory: pytest.TempPathFactory, files: list[int], per_shard: int, cuts: list[int], limits: list[int]
 ) -> None:
     """After any number of parts, with any limits before it: every row is in the index once, in order."""
@@ -283,7 +283,7 @@ def test_bad_rows_are_read_back_with_their_line(tmp_path: Path) -> None:
     assert "not valid JSON" in bad.message
 
 
-def test_a_source_that_says_something_else_now_is_refused(tmp_path: Path) -> None:
+def test_a_changed_source_is_refused(tmp_path: Path) -> None:
     """Even where size and time are as they were."""
     path = write_source(tmp_path, questions(5))
     recipe = recipe_of(tmp_path)
@@ -305,9 +305,7 @@ def test_a_source_that_says_something_else_now_is_refused(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(("per_shard", "chunks"), [(10, 100), (1_000, 100), (10_000, 10), (100_000, 1)])
-def test_a_part_of_the_index_has_a_hundred_thousand_prompts_at_most(
-    tmp_path: Path, per_shard: int, chunks: int
-) -> None:
+def test_an_index_part_has_at_most_a_hundred_thousand_prompts(tmp_path: Path, per_shard: int, chunks: int) -> None:
     """Large chunks too: asking starts with the first part, and workers hold one in memory."""
     write_source(tmp_path, source_rows(3))
     made = index(recipe_of(tmp_path, dataset={"prompts_per_shard": per_shard}))

@@ -41,7 +41,7 @@ def rows(*values: dict[str, Any], name: str = "prompts.jsonl") -> None:
     Path(name).write_text("".join(json.dumps(value) + "\n" for value in values))
 
 
-def test_a_column_that_is_often_empty_is_taken_where_there_is_no_better_one() -> None:
+def test_an_often_empty_column_is_taken_only_without_a_better_one() -> None:
     """By its rows with a value."""
     rows({"prompt": None}, {"prompt": None}, {"prompt": "Why?"})
     init("prompts.jsonl")
@@ -103,7 +103,7 @@ def write_three(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["some.csv", "a b's.parquet", "folder/", "gzip.jsonl.gz"])
-async def test_what_it_writes_runs_against_the_simulator(name: str) -> None:
+async def test_the_written_recipe_runs_against_the_simulator(name: str) -> None:
     """Whatever kind of file, with a name that a shell has to quote."""
     write_three(name)
     init(name, "--out", "my recipe.yaml")
@@ -111,7 +111,7 @@ async def test_what_it_writes_runs_against_the_simulator(name: str) -> None:
     assert (summary.state, summary.records, summary.bad) == ("done", 3, 0)
 
 
-async def test_an_answer_that_has_two_types_is_kept_as_text() -> None:
+async def test_a_column_of_two_types_is_kept_as_text() -> None:
     """Otherwise a recipe without a type would be refused."""
     for name, answer in (("a", 1), ("b", "one")):
         pq.write_table(pa.table({"question": [f"Why {name}?"], "answer": [answer]}), f"{name}.parquet")
@@ -132,7 +132,7 @@ def test_next_commands_can_be_pasted() -> None:
     assert "stillhouse plan 'my recipe.yaml'" in Path("my recipe.yaml").read_text()
 
 
-def test_a_real_teacher_is_written_as_it_was_given() -> None:
+def test_the_given_teacher_is_written() -> None:
     """A local server needs no key, and known terms no statement; others need both, and get a warning about the key."""
     rows({"q": "Why?"})
     init("prompts.jsonl", *REAL, "--dataset", "s3ish/ds")
@@ -151,7 +151,7 @@ def test_a_real_teacher_is_written_as_it_was_given() -> None:
     assert (teacher.terms.training_use, teacher.terms.license) == ("permitted", "MIT: really")
 
 
-def test_to_stdout() -> None:
+def test_a_recipe_can_be_written_to_stdout() -> None:
     """The recipe alone."""
     rows({"q": "Why?"})
     done = CliRunner().invoke(main, ["init", "prompts.jsonl", "--out", "-"])
@@ -184,7 +184,7 @@ def test_to_stdout() -> None:
         (("prompts.jsonl", "--out", "n" * 300), "can't be written (File name too long)"),
     ],
 )
-def test_what_is_wrong_is_said_by_flag_and_nothing_is_written(args: tuple[str, ...], told: str) -> None:
+def test_mistakes_are_reported_by_flag_and_nothing_is_written(args: tuple[str, ...], told: str) -> None:
     """With the way out; a key is never repeated."""
     rows({"question": "Why?"})
     rows({"this": "Why?", "that": "How?"}, name="two.jsonl")
@@ -204,7 +204,7 @@ def test_no_file_is_overwritten() -> None:
     assert Path("recipe.yaml").read_text() == "mine"
 
 
-async def test_a_dataset_of_another_recipe_is_not_taken() -> None:
+async def test_another_recipes_dataset_is_not_reused() -> None:
     """It would refuse to run; the flag for another place is named."""
     rows({"q": "Why?"})
     init("prompts.jsonl")

@@ -142,7 +142,7 @@ def test_a_file_reads_as_its_segments_do(tmp_path_factory: pytest.TempPathFactor
 
 
 @given(_WRITTEN, st.data())
-def test_a_torn_tail_costs_the_torn_frame_alone(written: Written, data: st.DataObject) -> None:
+def test_a_torn_tail_costs_only_the_torn_frame(written: Written, data: st.DataObject) -> None:
     """Cut anywhere, filled up with zeros or not, the frames before the cut can be read."""
     whole = written.data
     cut = data.draw(st.integers(len(MAGIC), len(whole)))
@@ -153,7 +153,7 @@ def test_a_torn_tail_costs_the_torn_frame_alone(written: Written, data: st.DataO
 
 
 @given(_WRITTEN, st.data())
-def test_a_changed_byte_costs_the_frame_it_hit_alone(written: Written, data: st.DataObject) -> None:
+def test_a_changed_byte_costs_only_its_frame(written: Written, data: st.DataObject) -> None:
     """Any byte, even in the file's head: a frame states its own version."""
     place = data.draw(st.integers(0, len(written.data) - 1))
     damaged = bytearray(written.data)
@@ -176,7 +176,7 @@ def test_no_damage_makes_up_a_frame(written: Written, data: st.DataObject) -> No
 
 
 @given(_FRAMES, st.data())
-def test_what_a_later_release_adds_is_skipped_with_one_warning(wanted: list[Frame], data: st.DataObject) -> None:
+def test_frames_of_later_releases_are_skipped_with_one_warning(wanted: list[Frame], data: st.DataObject) -> None:
     """Unknown kinds and flags, anywhere in a file: the frames between them are read."""
     kinds = st.integers(0, 255).filter(lambda kind: kind not in list(Kind)).map(lambda kind: cast("Kind", kind))
     unknown = _frames_of(kinds) | st.builds(
@@ -209,14 +209,14 @@ def test_an_unknown_kind_in_a_first_journal_is_skipped() -> None:
 
 
 @given(st.sampled_from([Kind.VERDICT, Kind.DECIDED, Kind.INTENT, Kind.SUBMITTED]), st.dictionaries(_TEXT, _TEXT))
-def test_a_note_carries_any_object(kind: Kind, said: dict[str, str]) -> None:
+def test_a_note_can_hold_any_object(kind: Kind, said: dict[str, str]) -> None:
     """Its keys are its readers' business."""
     frame = Frame(kind, 1, 2.0, body=json.dumps(said).encode(), stage=1)
     (found,) = read(Written([frame]).data)
     assert json.loads(found.body) == said
 
 
-def test_a_compressed_body_is_small_on_disk_alone() -> None:
+def test_a_body_is_compressed_only_on_disk() -> None:
     """A reader doesn't notice the compression."""
     frame = Frame(Kind.ANSWERED, 1, 2.0, 0.5, 200, "host", b"data: {}\n\n" * 5000, flags=COMPRESSED | EVENT_STREAM)
     data = b"".join(encode(frame))
@@ -235,7 +235,7 @@ def test_a_compressed_body_is_small_on_disk_alone() -> None:
         struct.pack("<I", 5) + pa.Codec("zstd").compress(b"longer than it says", asbytes=True),
     ],
 )
-def test_a_body_that_can_t_be_decompressed_costs_its_frame_alone(body: bytes) -> None:
+def test_a_body_that_cannot_be_decompressed_costs_only_its_frame(body: bytes) -> None:
     """Also where its length would fill the memory."""
     payload = struct.pack("<BBBHIdfHBI", 2, COMPRESSED, 0, 0, 1, 1.0, 0.5, 200, 0, 0) + body
     strange = struct.pack("<II", len(payload), zlib.crc32(MAGIC + payload)) + payload
@@ -244,7 +244,7 @@ def test_a_body_that_can_t_be_decompressed_costs_its_frame_alone(body: bytes) ->
     assert read(MAGIC + strange + b"".join(encode(sent))) == [sent]
 
 
-def test_the_first_release_s_own_journals_are_read_frame_by_frame() -> None:
+def test_journals_of_the_first_release_are_read_frame_by_frame() -> None:
     """Real ones: every byte of theirs is in a frame that was found."""
     paths = sorted(FIXTURE.rglob("*.journal"))
     assert len(paths) == 5
@@ -262,7 +262,7 @@ def test_the_first_release_s_own_journals_are_read_frame_by_frame() -> None:
     assert kinds.count(Kind.ANSWERED) >= 17
 
 
-def test_frames_behind_a_stretch_larger_than_the_window_are_found() -> None:
+def test_frames_after_a_damaged_stretch_larger_than_the_window_are_found() -> None:
     """Two megabytes of zeros and of plausible lengths, then a frame."""
     frame = Frame(Kind.SENT, 7, 1.0)
     last = b"".join(encode(frame))
@@ -270,13 +270,13 @@ def test_frames_behind_a_stretch_larger_than_the_window_are_found() -> None:
     assert read(MAGIC + struct.pack("<II", 2**26, 0) * 1000 + bytes(2**10) + last) == [frame]
 
 
-def test_a_large_body_comes_back() -> None:
+def test_a_large_body_survives_a_round_trip() -> None:
     """As large as the largest reply."""
     frame = Frame(Kind.ANSWERED, 1, 2.0, 0.5, 200, "host", b"x" * 2**26)
     assert read(Written([frame, frame._replace(body=b"y")]).data) == [frame, frame._replace(body=b"y")]
 
 
-def test_an_endpoint_s_name_is_cut_to_what_fits() -> None:
+def test_an_endpoints_name_is_cut_to_fit() -> None:
     """Also where the cut falls into a character."""
     frame = Frame(Kind.ANSWERED, 1, 2.0, 0.5, 200, "ä" * 200, b"body")
     (found,) = read(Written([frame]).data)
@@ -296,7 +296,7 @@ def test_an_empty_or_foreign_file_holds_nothing() -> None:
     assert read(b"") == read(MAGIC[:3]) == read(b"something else altogether") == []
 
 
-def test_what_changed_on_disk_is_not_given_back(tmp_path: Path) -> None:
+def test_data_changed_on_disk_is_not_returned(tmp_path: Path) -> None:
     """`read` checks what it reads: a damaged frame is not an answer."""
     journal = JournalFile.create(tmp_path / "0-w.journal")
     place = journal.append(Frame(Kind.ANSWERED, 1, 2.0, 0.5, 200, "host", b"body"))
@@ -366,7 +366,7 @@ def test_a_journal_is_locked_as_long_as_its_writer_lives(tmp_path: Path) -> None
     assert read(path.read_bytes()) == [Frame(Kind.SENT, 1, 1.0)]
 
 
-def test_a_journal_may_be_closed_while_others_make_it_safe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_journal_may_be_closed_while_others_sync_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A chunk is given up or sealed whenever it is; the thread that syncs or ships it fails on no foreign file."""
     journal = JournalFile.create(tmp_path / "w.journal")
     place = journal.append(Frame(Kind.SENT, 0, 1.0))
@@ -421,7 +421,7 @@ for number in range(40):
 
 
 @pytest.mark.parametrize("limit", [0, 4, 8, 9, 100, 200, 1000, 1021, 4096])
-def test_a_full_disk_tears_nothing(tmp_path: Path, limit: int) -> None:
+def test_a_full_disk_tears_no_frame(tmp_path: Path, limit: int) -> None:
     """The file may only grow to a limit: frames for which `append` returned are there, the rest is StoreAway."""
     path = tmp_path / "0-w.journal"
     done = subprocess.run(
@@ -433,7 +433,7 @@ def test_a_full_disk_tears_nothing(tmp_path: Path, limit: int) -> None:
     assert list(tmp_path.iterdir()) == [path] * path.exists()
 
 
-def test_a_folder_that_can_t_be_made_is_away(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_created_counts_as_away(tmp_path: Path) -> None:
     """A file is where the folder should be."""
     (tmp_path / "000-000001").write_text("")
     with pytest.raises(StoreAway, match="can't be written"):

@@ -44,7 +44,7 @@ def judged(root: Path, *, check: Any = None, judge: Any = None, **changes: Any) 
         ({"teachers": []}, "teachers", "got only judges"),
     ],
 )
-def test_what_does_not_go_together_is_refused_by_its_field(
+def test_settings_that_contradict_each_other_are_refused_by_field(
     tmp_path: Path, changes: dict[str, Any], field: str, words: str
 ) -> None:
     """The message says what was expected."""
@@ -55,7 +55,7 @@ def test_what_does_not_go_together_is_refused_by_its_field(
     assert any(field in each for each in said)
 
 
-def test_the_identity_holds_what_decides_a_verdict(tmp_path: Path) -> None:
+def test_the_identity_includes_what_decides_a_verdict(tmp_path: Path) -> None:
     """The judge's role, model and parameters, and the rubric by its hash; not why it may judge."""
     recipe = judged(tmp_path, judge={"ask": {"max_tokens": 9}})
     identity = recipe.identity()
@@ -70,7 +70,7 @@ def test_the_identity_holds_what_decides_a_verdict(tmp_path: Path) -> None:
     assert Recipe.model_validate(recipe.model_dump(mode="json", exclude_none=True)).identity() == identity
 
 
-def test_a_judge_is_asked_nothing_of_the_recipes_own(tmp_path: Path) -> None:
+def test_a_judge_gets_none_of_the_recipes_own_settings(tmp_path: Path) -> None:
     """It has its own parameters and answers no prompts, and a chain may still grow before it."""
     recipe = judged(tmp_path, ask={"temperature": 1.0, "samples": 3}, judge={"ask": {"max_tokens": 9}})
     assert recipe.ask.of(recipe.teachers[1]).given() == {"max_tokens": 9}
@@ -114,7 +114,7 @@ def test_only_one_json_object_with_a_number_is_a_verdict(text: str) -> None:
     assert isinstance(rubric().read(Completion("no", "refused", None), record_id="0"), Unchecked)
 
 
-def test_a_marker_is_never_in_the_text_that_it_marks() -> None:
+def test_a_delimiter_never_occurs_in_the_text_it_encloses() -> None:
     """Not even if the answer's author has seen an earlier question."""
     first = rubric().question(Judged("r", "Why?", {}, "an answer")).messages[0][1]
     marker = first.split("=== answer ")[1][:16]

@@ -51,7 +51,7 @@ def in_journal(held: OpenChunk) -> list[Frame]:
         return list(frames(file, origin="here"))
 
 
-def test_a_verdict_is_in_the_journal_and_decides(tmp_path: Path) -> None:
+def test_a_journalled_verdict_decides(tmp_path: Path) -> None:
     """A rejected answer has the next sample asked, and nothing before its verdict does."""
     recipe, held = begun(tmp_path)
     assert list(held.take()) == [0]
@@ -92,7 +92,7 @@ def test_a_recovered_chunk_knows_its_verdicts(tmp_path: Path, reverse: bool) -> 
     assert list(third.take()) == [2, 3]
 
 
-def test_the_same_text_is_not_judged_twice_and_another_one_is(tmp_path: Path) -> None:
+def test_only_a_different_text_is_judged_again(tmp_path: Path) -> None:
     """A verdict of half of the checks is incomplete; one on another text does not count."""
     recipe, held = begun(tmp_path)
     list(held.take())
@@ -113,7 +113,7 @@ def test_the_same_text_is_not_judged_twice_and_another_one_is(tmp_path: Path) ->
         assert list(again.take()) == []
 
 
-def test_what_a_check_cannot_judge_is_a_failure_that_counts(tmp_path: Path) -> None:
+def test_answers_that_a_check_cannot_judge_count_as_failures(tmp_path: Path) -> None:
     """Its answer stays in raw/, whatever the recipe keeps; and its cost is counted apart from rows."""
     recipe, held = begun(tmp_path, accept=1, at_most=2)
     list(held.take())
@@ -135,7 +135,7 @@ def test_what_a_check_cannot_judge_is_a_failure_that_counts(tmp_path: Path) -> N
     assert (right.accepted, right.unchecked) == (1, 1)
 
 
-def test_answers_are_judged_again_after_a_check_was_repaired(tmp_path: Path) -> None:
+def test_answers_are_judged_again_after_a_check_was_fixed(tmp_path: Path) -> None:
     """If the run stopped because of the check: no other answers are asked in their place."""
     recipe, held = begun(tmp_path)
     list(held.take())

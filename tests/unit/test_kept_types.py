@@ -184,7 +184,7 @@ def test_any_two_types_keep_every_value_or_refuse_it(data: st.DataObject) -> Non
 
 @settings(max_examples=150, deadline=None)
 @given(data=st.data())
-def test_one_type_s_values_are_all_kept(data: st.DataObject) -> None:
+def test_values_of_a_single_type_are_all_kept(data: st.DataObject) -> None:
     """Next to nulls too, as other files of a source have them; only values that Python can't represent are bad."""
     kind, values = data.draw(columns())
     array = pa.array(data.draw(st.lists(st.none() | values, min_size=1, max_size=4)), kind)

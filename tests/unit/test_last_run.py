@@ -78,7 +78,7 @@ def read_back(recipe: Recipe) -> Recipe:
     return load_recipe(dump_recipe(recipe), origin="x")
 
 
-def test_the_whole_recipe_comes_back() -> None:
+def test_a_whole_recipe_survives_a_round_trip() -> None:
     """Types of kept columns, lists, dates, faults, and text that YAML would read as something else."""
     recipe = Recipe.model_validate(FULL)
     assert read_back(recipe) == recipe
@@ -86,7 +86,7 @@ def test_the_whole_recipe_comes_back() -> None:
     assert read_back(recipe).identity() == recipe.identity()
 
 
-def test_what_python_made_comes_back(tmp_path: Path) -> None:
+def test_a_recipe_made_in_python_survives_a_round_trip(tmp_path: Path) -> None:
     """Values that were left to their defaults, such as a fault's kind, are written out."""
     recipe = recipe_of(tmp_path)
     simulator = SimulatorSettings(faults=(HangFault(), HangFault()))
@@ -109,7 +109,7 @@ _JSON = st.recursive(
 
 @settings(deadline=None)
 @given(system=_TEXT, extra=st.dictionaries(_NAME, _JSON, max_size=3))
-def test_any_text_comes_back(system: str, extra: dict[str, Any]) -> None:
+def test_any_text_survives_a_round_trip(system: str, extra: dict[str, Any]) -> None:
     """Whatever is in the system message and in `extra`."""
     ask = {"system": system, "extra": extra}
     recipe = Recipe.model_validate(FULL | {"ask": ask})
@@ -143,7 +143,7 @@ def test_no_last_run_is_refused(tmp_path: Path) -> None:
         read_last_run(store)
 
 
-def test_files_that_a_recipe_names_travel_inside_it(tmp_path: Path) -> None:
+def test_files_named_in_a_recipe_are_embedded(tmp_path: Path) -> None:
     """Anyone with the dataset can resume it without the files; an edited copy of one is refused."""
     answers = tmp_path / "answers.jsonl"
     answers.write_text('{"prompt": "why?", "answer": "because \\u2028 of it"}\n')
@@ -162,7 +162,7 @@ def test_files_that_a_recipe_names_travel_inside_it(tmp_path: Path) -> None:
         read_last_run(store)
 
 
-def test_a_file_that_is_too_large_to_travel_stays_where_it_is(tmp_path: Path) -> None:
+def test_a_file_too_large_to_embed_stays_in_place(tmp_path: Path) -> None:
     """So does a missing one: what needs it reports it."""
     large = tmp_path / "large.jsonl"
     large.write_text("x" * (MAX_BYTES + 1))

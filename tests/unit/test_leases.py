@@ -205,7 +205,7 @@ TestFleet = Fleet.TestCase
 TestFleet.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
 
 
-def test_sealing_does_not_grow_slow_with_the_chunks() -> None:
+def test_sealing_does_not_slow_down_with_the_number_of_chunks() -> None:
     """A hundred thousand chunks are leased and sealed within seconds: nothing scans what is pending."""
     leases = Leases()
     chunks = [ChunkId(0, number) for number in range(100_000)]

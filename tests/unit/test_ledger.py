@@ -94,7 +94,7 @@ def test_an_idle_worker_holds_nothing_back() -> None:
     assert (lease.slots, lease.rates["requests"]) == (1, granted(1.0, workers=2))
 
 
-def test_slots_are_not_free_before_who_had_them_knows() -> None:
+def test_slots_are_not_reused_before_their_old_owner_acknowledges() -> None:
     """A worker uses its old lease until the answer to its report arrives; its next report confirms it."""
     ledger = Ledger(Limits(in_flight=1), now=0.0)
     assert ledger.renew("a", report(), now=0.0).slots == 1
@@ -107,7 +107,7 @@ def test_slots_are_not_free_before_who_had_them_knows() -> None:
     assert ledger.renew("b", report(waiting=5), now=3.5).slots == 1
 
 
-def test_a_shrinking_share_is_free_when_its_requests_came_home() -> None:
+def test_a_shrunken_share_is_free_once_its_requests_finished() -> None:
     """Slots are held as long as the request: those of requests in flight are not leased again."""
     ledger = Ledger(Limits(in_flight=10), now=0.0)
     ledger.renew("a", report(waiting=50), now=0.0)
@@ -118,7 +118,7 @@ def test_a_shrinking_share_is_free_when_its_requests_came_home() -> None:
     assert ledger.renew("b", report(waiting=50), now=2.5).slots == 3
 
 
-def test_a_dead_worker_s_share_is_free_after_its_lease() -> None:
+def test_a_dead_workers_share_is_free_after_its_lease() -> None:
     """But not before."""
     ledger = Ledger(Limits(requests_per_minute=60, in_flight=10), now=0.0)
     ledger.renew("dead", report(waiting=1), now=0.0)
@@ -136,7 +136,7 @@ def test_a_worker_that_leaves_gives_its_share_back() -> None:
     assert ledger.renew("b", report(), now=0.1).slots == 10
 
 
-def test_a_rate_is_not_free_before_who_had_it_knows() -> None:
+def test_a_rate_is_not_reused_before_its_old_owner_acknowledges() -> None:
     """A worker uses its old lease until the answer to its report arrives; its next report confirms it."""
     ledger = Ledger(Limits(requests_per_minute=3000), now=0.0)
     ledger.renew("a", report(waiting=50), now=0.0)
@@ -148,7 +148,7 @@ def test_a_rate_is_not_free_before_who_had_it_knows() -> None:
     assert ledger.renew("b", report(waiting=50), now=2.5).rates["requests"] == pytest.approx(half)
 
 
-def test_a_killed_worker_s_rate_is_free_at_once() -> None:
+def test_a_killed_workers_rate_is_free_at_once() -> None:
     """It sends no more; its slots are free after its lease, because the teacher may still be at its requests."""
     ledger = Ledger(Limits(requests_per_minute=60, in_flight=10), now=0.0)
     ledger.renew("dead", report(waiting=50), now=0.0)
@@ -159,7 +159,7 @@ def test_a_killed_worker_s_rate_is_free_at_once() -> None:
     assert ledger.renew("a", report(waiting=50), now=LEASE_S + 0.1).slots == 10
 
 
-def test_a_worker_that_may_not_send_leaves_its_share_to_the_others() -> None:
+def test_a_worker_that_must_not_send_leaves_its_share_to_the_others() -> None:
     """What waits behind a closed fence is not demand; once it may send again, it reports so at once."""
     account = Account(ManualClock())
     assert account.report(backlog=7).waiting == 7
@@ -232,7 +232,7 @@ def test_headers_lower_the_limit_for_every_worker_and_never_raise_it() -> None:
     assert ledger.renew("a", report(5, 50), now=6.5).rates["requests"] == granted(100.0)
 
 
-def test_headers_limit_what_nobody_declared() -> None:
+def test_headers_set_undeclared_limits() -> None:
     """But no longer than they are valid."""
     ledger = Ledger(Limits(), now=0.0)
     assert ledger.renew("a", told(3.0), now=0.0).rates == {"requests": 3.0}

@@ -18,14 +18,14 @@ def test_httpx_loads_without_its_command_line() -> None:
     assert done.stdout.startswith("[] ")
 
 
-def test_the_standard_library_tells_what_no_proxy_says() -> None:
+def test_the_standard_library_parses_no_proxy() -> None:
     """Without: hosts in `no_proxy` would be reached through the proxy."""
     bypasses = urllib.request.proxy_bypass_environment  # type: ignore[attr-defined] # documented, but not in its types
     assert bypasses("a.example:443", {"no": "a.example"})
     assert not bypasses("b.example:443", {"no": "a.example"})
 
 
-def test_botocores_signature_can_be_made_in_parts() -> None:
+def test_botocores_signature_can_be_computed_in_parts() -> None:
     """Without: no request to Bedrock can be signed."""
     for name in ("_modify_request_before_signing", "_inject_signature_to_request", "_sign"):
         assert callable(getattr(SigV4Auth, name))

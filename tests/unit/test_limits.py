@@ -32,7 +32,7 @@ def report(in_flight: int = 0, waiting: int = 0, *, served: int = 0, refused: in
     latency_s=st.floats(0.05, 8.0),
     seed=st.integers(0, 10**9),
 )
-def test_no_minute_exceeds_what_is_stated(per_minute: int, most_workers: int, latency_s: float, seed: int) -> None:
+def test_no_minute_exceeds_the_stated_requests(per_minute: int, most_workers: int, latency_s: float, seed: int) -> None:
     """By the teacher's count, from the first minute on, however workers come, die, idle and hurry."""
     rng = random.Random(seed)
     ledger = Ledger(Limits(requests_per_minute=per_minute), now=0.0)

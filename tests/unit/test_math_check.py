@@ -260,7 +260,7 @@ numbers = st.one_of(
 @given(numbers, st.data())
 @example("0.333", None)
 @example("1.000", None)
-def test_plain_numbers_get_the_verdict_of_math_verify(math: Math, known: str, data: st.DataObject | None) -> None:
+def test_plain_numbers_are_judged_as_by_math_verify(math: Math, known: str, data: st.DataObject | None) -> None:
     """The shortcut around it changes no verdict, whether the two are equal, close or far apart."""
     if data is None:
         answer = r"\frac{1}{3}"
@@ -288,7 +288,7 @@ points = st.tuples(st.sampled_from("(["), ascending, st.sampled_from(")]"))
 
 
 @given(points, points, st.booleans())
-def test_points_and_intervals_get_the_verdict_of_math_verify(math: Math, one: Any, other: Any, same: bool) -> None:
+def test_points_and_intervals_are_judged_as_by_math_verify(math: Math, one: Any, other: Any, same: bool) -> None:
     """Of plain numbers, in the same order and between the same brackets."""
     known, answer = (
         f"{opening}{', '.join(values)}{closing}" for opening, values, closing in (one, one if same else other)
@@ -296,8 +296,8 @@ def test_points_and_intervals_get_the_verdict_of_math_verify(math: Math, one: An
     assert judged(math, known, f"\\boxed{{{answer}}}").accepted == MathVerify().equal(known, answer)
 
 
-def test_every_known_answer_of_gsm8k_is_accepted_and_no_other() -> None:
-    """As the data set writes it, boxed, stated in a sentence, and (rejected) off by one."""
+def test_exactly_the_known_answers_of_gsm8k_are_accepted() -> None:
+    """Each as the data set writes it, boxed, stated in a sentence, and (rejected) off by one."""
     if not GSM8K.exists():
         pytest.skip("needs ../shared")
     math = Math(MathCheck(answer="known"))
@@ -332,7 +332,7 @@ def test_every_known_answer_of_gsm8k_is_accepted_and_no_other() -> None:
         (r"#### 2 but \boxed{1}", "1"),
     ],
 )
-def test_the_final_answer_is_the_last_that_is_marked(solution: str, stated: str) -> None:
+def test_the_final_answer_is_the_last_marked_one(solution: str, stated: str) -> None:
     """In a box, after four hashes that head no section, or in words."""
     assert final_answer(solution).text == stated
 
@@ -340,7 +340,7 @@ def test_the_final_answer_is_the_last_that_is_marked(solution: str, stated: str)
 @pytest.mark.parametrize(
     "text", ["", "x", "5x", "5 x", "5 m", "3,5", "1,23", "5!", "12:30", "5/0", "5 or 6", "2 dozen"]
 )
-def test_what_is_not_plainly_a_number_is_none(text: str) -> None:
+def test_ambiguous_text_is_not_a_number(text: str) -> None:
     """It is left to the checks that know mathematics."""
     assert plain_number(text) is None
 
@@ -365,7 +365,7 @@ def test_texts_too_long_to_read_are_left_unchecked(math: Math) -> None:
 
 
 @pytest.mark.parametrize("text", ["The answer is not 72.", r"\boxed{\ne 72}", "It is not 72, I think."])
-def test_what_is_denied_is_no_vote(text: str) -> None:
+def test_a_denied_result_is_not_a_vote(text: str) -> None:
     """A majority counts what solutions state."""
     assert stated(text) != "72"
 
@@ -376,6 +376,6 @@ def test_a_row_without_its_reference_is_left_unchecked(math: Math) -> None:
         math.judge(Answer("72"), {})
 
 
-def test_boxes_that_never_close_are_read_in_one_pass() -> None:
+def test_unclosed_boxes_are_read_in_one_pass() -> None:
     """As many as fit into the longest answer that is read: looking at each box separately takes minutes."""
     assert final_answer("so \\boxed{7} " + "\\boxed{" * 28_000).text == "7"

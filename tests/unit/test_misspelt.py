@@ -51,7 +51,7 @@ def recipe_file(
     ],
 )
 @pytest.mark.parametrize("rows", ["jsonl", "csv"])
-def test_a_column_is_reported_with_line_and_the_one_that_is_meant(
+def test_a_misspelt_column_is_reported_with_line_and_suggestion(
     tmp_path: Path, rows: str, written: dict[str, str], field: str, meant: str
 ) -> None:
     """Everywhere that a column is named, with the columns that exist."""
@@ -60,21 +60,21 @@ def test_a_column_is_reported_with_line_and_the_one_that_is_meant(
         preview(read_recipe(path))
 
 
-def test_a_field_of_a_struct_is_meant_by_its_path(tmp_path: Path) -> None:
+def test_a_suggestion_can_be_a_path_into_a_struct(tmp_path: Path) -> None:
     """As the recipe would have to name it."""
     path = recipe_file(tmp_path, source="prompt: data.hnt")
     with pytest.raises(UsageError, match=r"recipe\.yaml:4: source\.prompt: .*did you mean `data\.hint`\?"):
         preview(read_recipe(path))
 
 
-def test_a_template_that_cannot_be_compiled_has_the_line(tmp_path: Path) -> None:
+def test_a_template_that_does_not_compile_is_reported_with_its_line(tmp_path: Path) -> None:
     """The recipe's line, and the template's own if it has several."""
     path = recipe_file(tmp_path, ask='template: "{{ question"')
     with pytest.raises(UsageError, match=rf"^{path}:6: ask\.template, line 1: "):
         preview(read_recipe(path))
 
 
-def test_an_override_is_named_instead_of_a_line(tmp_path: Path) -> None:
+def test_a_mistake_in_an_override_names_the_override(tmp_path: Path) -> None:
     """It is in no file."""
     recipe = read_recipe(recipe_file(tmp_path), overrides=["source.prompt=qestion"])
     with pytest.raises(UsageError, match=r"^-o source\.prompt: none of .*did you mean `question`"):
@@ -84,7 +84,7 @@ def test_an_override_is_named_instead_of_a_line(tmp_path: Path) -> None:
         preview(recipe)
 
 
-def test_a_recipe_that_was_written_out_has_no_lines_of_its_own(tmp_path: Path) -> None:
+def test_a_stored_recipe_has_no_line_numbers(tmp_path: Path) -> None:
     """A job gets it so; the lines of that text would mislead. Places are not part of what a recipe means."""
     path = recipe_file(tmp_path, source="prompt: qestion")
     recipe = read_recipe(path)
@@ -94,20 +94,20 @@ def test_a_recipe_that_was_written_out_has_no_lines_of_its_own(tmp_path: Path) -
         preview(read_recipe(path))
 
 
-def test_a_column_that_only_a_template_may_lack_is_fine(tmp_path: Path) -> None:
+def test_a_column_optional_in_a_template_may_be_missing(tmp_path: Path) -> None:
     """The template itself allows for it."""
     path = recipe_file(tmp_path, ask='template: "{{ question }}{{ hint is defined }}"')
     assert preview(read_recipe(path)).bad == 0
 
 
-def test_a_word_of_few_is_meant(tmp_path: Path) -> None:
+def test_a_misspelt_choice_gets_a_suggestion(tmp_path: Path) -> None:
     """If a field takes one of a few words, the closest one is suggested."""
     path = recipe_file(tmp_path, source="prompt: question\n  answer: dorp")
     with pytest.raises(RecipeError, match=r"recipe\.yaml:5: source\.answer: .*'dorp'; did you mean drop\?"):
         read_recipe(path)
 
 
-async def test_a_misspelt_column_is_reported_although_the_dataset_exists(
+async def test_a_misspelt_column_is_reported_even_if_the_dataset_exists(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not as a different recipe, by plan or run; what is different and right still is one, also without its source."""

@@ -32,12 +32,14 @@ TERMS = {"training_use": "by-authorisation", "authorisation": "letter 7"}
         ("openai-chat", "claude-opus-4-8", {"seed": 1, "temperature": 2.0}, []),
     ],
 )
-def test_what_is_refused(api: str, model: str, asked: dict[str, Any], refused: list[str]) -> None:
+def test_parameters_that_a_model_refuses_are_refused_first(
+    api: str, model: str, asked: dict[str, Any], refused: list[str]
+) -> None:
     """Known families only; through a gateway of another API, it is the gateway's to say."""
     assert sorted(name for name, _ in refusals(api, model, asked, {})) == sorted(refused)
 
 
-def test_extra_is_the_way_out() -> None:
+def test_extra_bypasses_the_rules() -> None:
     """It is sent as it is, and the API's own answer is what counts."""
     assert list(refusals("anthropic", "claude-opus-4-8", {}, {"max_tokens": 9, "temperature": 1.0})) == []
 

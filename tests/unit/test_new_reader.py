@@ -59,13 +59,13 @@ def test_a_wrong_source_is_placed_in_the_recipe(folder: Path, path: str, words: 
         (".", "is a folder; expected the path of a recipe (YAML); `stillhouse init .` writes"),
     ],
 )
-def test_what_is_no_recipe_is_refused_with_what_to_type(folder: Path, recipe: str, words: str) -> None:
+def test_a_file_that_is_not_a_recipe_is_refused_with_the_command_to_type(folder: Path, recipe: str, words: str) -> None:
     """A misspelt name, the prompts themselves, their folder."""
     result = CliRunner().invoke(main, ["plan", recipe])
     assert (result.exit_code, words in result.stderr) == (2, True), result.stderr
 
 
-def test_a_path_like_nothing_there_brings_no_advice(folder: Path) -> None:
+def test_a_path_unlike_any_other_gets_no_suggestion(folder: Path) -> None:
     """Neither does one in a folder that does not exist, or one that no file can have."""
     assert [near_path(path) for path in ("zebra", "no/prompts.jsonl", "a\0b", "", "/")] == [""] * 5
     (folder / "zebra").symlink_to(folder / "nothing")
@@ -103,7 +103,7 @@ def test_a_summary_says_why_prompts_are_short() -> None:
     assert "short" not in summary.model_copy(update={"accept": 0}).as_text()
 
 
-def test_what_is_no_dataset_can_not_be_retried(folder: Path) -> None:
+def test_only_a_dataset_can_be_retried(folder: Path) -> None:
     """It is named as what it is, as by every other command."""
     result = CliRunner().invoke(main, ["retry", str(folder / "nothing")])
     assert (result.exit_code, "not a Stillhouse dataset" in result.stderr) == (2, True), result.stderr

@@ -323,7 +323,7 @@ def test_a_call_is_kept_whole_or_is_invalid(api: str, depth: int) -> None:
 
 
 @pytest.mark.parametrize("calls", [True, 5, 1.5, "f", {"function": {"name": "f"}}])
-def test_calls_that_are_no_list_are_invalid(calls: Any) -> None:
+def test_calls_that_are_not_a_list_are_invalid(calls: Any) -> None:
     """A server may send anything in place of calls."""
     body = with_value(ANSWERS["openai-chat"], ("choices", 0, "message", "tool_calls"), calls)
     outcome = READERS["openai-chat"].read(Reply(200, {}, json_of(body)))
@@ -343,7 +343,7 @@ def test_streamed_arguments_are_the_models_own_text(api: str) -> None:
         assert json.loads(outcome.tool_calls or "")[0]["function"]["arguments"] == text
 
 
-def test_a_delta_begins_its_block() -> None:
+def test_a_delta_without_a_start_opens_its_block() -> None:
     """Where the event that starts a block is missing, no text is lost."""
     events = [event for event in EVENTS["anthropic"]("{}", None) if event.get("index") != 1]
     later = {"type": "content_block_delta", "index": 1, "delta": {"type": "text_delta", "text": " And five."}}
@@ -353,7 +353,7 @@ def test_a_delta_begins_its_block() -> None:
 
 
 @pytest.mark.parametrize("index", [None, "0", 1.5, "missing"])
-def test_a_stream_with_a_piece_of_no_known_place_is_not_whole(index: Any) -> None:
+def test_a_stream_with_an_unplaceable_piece_is_incomplete(index: Any) -> None:
     """A piece is never left out."""
     place = {} if index == "missing" else {"index": index}
     delta: dict[str, Any] = {"type": "content_block_delta", **place, "delta": {"type": "text_delta", "text": "And"}}
@@ -371,7 +371,7 @@ LARGE = '{"n":123456789012345678901234567890,"m":-18446744073709551616,"k":12345
 
 
 @pytest.mark.parametrize("api", ["anthropic", "bedrock", "gemini", "openai-chat"])
-def test_large_integers_in_arguments_stay_what_they_are(api: str) -> None:
+def test_large_integers_in_arguments_keep_every_digit(api: str) -> None:
     """Where the wire has arguments as an object, streamed or not."""
     replies = [Reply(200, {}, json.dumps(ANSWERS[api]).replace('{"a": 1}', LARGE).encode())]
     if api in OBJECTS:
@@ -384,7 +384,7 @@ def test_large_integers_in_arguments_stay_what_they_are(api: str) -> None:
 
 
 @pytest.mark.parametrize("api", ["anthropic", "bedrock", "gemini", "openai-chat"])
-def test_a_character_may_be_in_two_events(api: str) -> None:
+def test_a_character_may_be_split_over_two_events(api: str) -> None:
     """Servers that cut by UTF-16 units split it; a half that stays alone is U+FFFD."""
     arguments = {"a": 1} if api in OBJECTS else '{"a":1}'
     holes = {"Fo": '"F\\ud83d"', "ur.": '"\\ude00.\\udc00"'}
@@ -394,7 +394,7 @@ def test_a_character_may_be_in_two_events(api: str) -> None:
     assert json.loads(outcome.tool_calls or "")
 
 
-def test_pieces_of_a_text_are_one_part() -> None:
+def test_text_pieces_become_one_part() -> None:
     """Gemini's thoughts, answers and signatures stay apart, each signature with the place of its part."""
     parts: list[dict[str, Any]] = [
         {"text": "h", "thought": True},

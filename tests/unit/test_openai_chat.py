@@ -115,7 +115,7 @@ def test_a_full_request_holds_every_parameter() -> None:
     }
 
 
-def test_samples_differ_in_their_seed_alone() -> None:
+def test_samples_differ_only_in_their_seed() -> None:
     """A teacher that honours seeds gives different answers, and the same ones each time."""
     first, second = sent(Ask(seed=1)), sent(Ask(seed=1), sample=1)
     assert first | {"seed": 2} == second
@@ -134,7 +134,7 @@ OPENAI_TERMS = {"training_use": "by-authorisation", "authorisation": "letter of 
         ("api.groq.com", "max_tokens"),
     ],
 )
-def test_the_output_limit_has_the_name_that_the_host_wants(host: str, field: str) -> None:
+def test_the_output_limit_uses_the_hosts_field(host: str, field: str) -> None:
     """Its profile's; OpenAI's own models refuse the old one."""
     body = sent(Ask(max_tokens=5), base_url=f"https://{host}/v1", terms=OPENAI_TERMS)
     assert {name: body[name] for name in body if "tokens" in name} == {field: 5}
@@ -147,13 +147,13 @@ def test_a_recipe_may_name_the_profile_or_the_field() -> None:
     assert sent(Ask(max_tokens=5), profile="openai", max_tokens_as="max_tokens")["max_tokens"] == 5
 
 
-def test_mistral_has_its_own_name_for_the_seed() -> None:
+def test_mistral_gets_its_own_seed_field() -> None:
     """It refuses the usual one."""
     body = sent(Ask(seed=7), sample=1, profile="mistral")
     assert (body["random_seed"], "seed" in body) == (8, False)
 
 
-def test_a_request_is_a_post_with_the_key_in_its_header_alone() -> None:
+def test_a_request_is_a_post_with_the_key_only_in_its_header() -> None:
     """And asks for an answer that needs no decompressing; what is constant is made once."""
     protocol, key = protocol_of(teacher(), Ask()), Credentials("k")
     request = request_of(protocol, Request(()), key=key)
@@ -167,7 +167,7 @@ def test_a_request_is_a_post_with_the_key_in_its_header_alone() -> None:
 # --- answers
 
 
-def test_a_plain_answer() -> None:
+def test_a_plain_answer_is_read() -> None:
     """Text, finish reason, the model that answered, usage."""
     assert answer(chat()) == Completion(
         text="four",
@@ -223,7 +223,7 @@ def test_a_plain_answer() -> None:
     ],
     ids=str,
 )
-def test_reasoning_is_found_wherever_it_hides(
+def test_reasoning_is_found_in_every_known_place(
     message: dict[str, Any], text: str | None, reasoning: str | None, source: str | None
 ) -> None:
     """One column for it, another for where it was; the text does not contain it."""
@@ -262,14 +262,14 @@ def test_finish_reasons(raw: str, normal: FinishReason) -> None:
 
 
 @pytest.mark.parametrize(("raw", "kept"), [(None, None), ("", None), (3, "3"), (True, None), ({"type": "stop"}, None)])
-def test_a_finish_reason_that_is_no_word(raw: Any, kept: str | None) -> None:
+def test_a_finish_reason_that_is_not_text_is_read(raw: Any, kept: str | None) -> None:
     """It is unknown why the answer ended, so it is not training data on its own."""
     found = answer(chat(finish_reason=raw))
     assert (found.finish_reason, found.finish_reason_raw) == ("unknown", kept)
 
 
 @pytest.mark.parametrize("raw", ["error", "insufficient_system_resource", "abort", "cancelled"])
-def test_an_answer_that_broke_off_is_a_failure_of_the_server(raw: str) -> None:
+def test_an_answer_that_broke_off_is_the_servers_failure(raw: str) -> None:
     """Whatever text came until then."""
     document = chat(finish_reason=raw, error={"code": 502, "message": "Upstream idle timeout"})
     outcome = read(document)
@@ -286,7 +286,7 @@ def test_an_answer_that_broke_off_is_a_failure_of_the_server(raw: str) -> None:
         ("length", {"length": "stop"}, "stop"),
     ],
 )
-def test_a_recipe_says_what_a_server_means(raw: Any, words: dict[str, str], normal: FinishReason) -> None:
+def test_a_recipe_can_map_finish_reasons(raw: Any, words: dict[str, str], normal: FinishReason) -> None:
     """`finish_reasons` take precedence over known ones; an empty key stands for a missing reason."""
     api = protocol_of(teacher(finish_reasons=words), Ask())
     found = api.read(Reply(200, {}, json.dumps(chat(finish_reason=raw)).encode()))
@@ -333,7 +333,7 @@ def test_a_refusal_is_an_answer() -> None:
     ],
     ids=str,
 )
-def test_usage_is_what_makes_sense_of_it(usage: Any, expected: Usage) -> None:
+def test_implausible_usage_is_unknown(usage: Any, expected: Usage) -> None:
     """What is not a count is null, and the answer is kept."""
     assert answer(chat() | {"usage": usage}).usage == expected
 
@@ -346,7 +346,7 @@ def token(text: Any, logprob: Any, **more: Any) -> dict[str, Any]:
     return {"token": text, "logprob": logprob, "bytes": None} | more
 
 
-def test_logprobs() -> None:
+def test_log_probabilities_are_read() -> None:
     """A row a token, with the alternatives and the ids, where the server gives them."""
     content = [
         token("fo", -0.5, top_logprobs=[token("fo", -0.5), token("f", -9999.0)]),
@@ -388,7 +388,7 @@ def test_token_ids(text: str, ids: Any, token_id: int | None) -> None:
     assert rows[0]["token_id"] == token_id
 
 
-def test_logprobs_that_json_can_not_hold() -> None:
+def test_logprobs_outside_json_are_read() -> None:
     """-Infinity is OpenAI's -9999.0; NaN, and null as llama.cpp writes it, are not known."""
     text = json.dumps(chat(logprobs={"content": [token("a", x) for x in (-math.inf, math.nan, None)]}))
     rows = answer(text.encode()).logprobs
@@ -424,12 +424,12 @@ def test_logprobs_of_another_shape_do_not_cost_the_answer(logprobs: Any) -> None
 # --- odd bodies
 
 
-def test_leading_newlines_are_no_harm() -> None:
+def test_leading_newlines_do_no_harm() -> None:
     """DeepSeek sends them while a request is queued."""
     assert answer(b"\n\n \r\n" + json.dumps(chat()).encode()).text == "four"
 
 
-def test_a_byte_order_mark_is_no_harm() -> None:
+def test_a_byte_order_mark_does_no_harm() -> None:
     """Some gateways send one."""
     assert answer(b"\xef\xbb\xbf" + json.dumps(chat()).encode()).text == "four"
 
@@ -493,12 +493,12 @@ def test_nan_in_a_tool_call_is_null() -> None:
     ],
     ids=lambda value: str(value)[:50],
 )
-def test_a_200_that_is_no_answer(body: Any, expected: type) -> None:
+def test_a_200_without_an_answer_is_not_an_answer(body: Any, expected: type) -> None:
     """Never a Completion: asked again, a few times, or treated as the error it names."""
     assert type(read(body)) is expected
 
 
-def test_no_content_with_another_end_is_an_answer() -> None:
+def test_empty_content_with_another_finish_reason_is_an_answer() -> None:
     """A filter or the length may leave nothing: that is data."""
     assert answer(chat({"content": None}, finish_reason="content_filter")).finish_reason == "content_filter"
     assert answer(chat({"content": None}, finish_reason="length")).finish_reason == "length"
@@ -512,7 +512,7 @@ def test_deep_tool_calls_do_not_break_the_reader() -> None:
     assert isinstance(read(body), (Completion, Malformed))
 
 
-def test_an_error_status_is_read_as_trouble() -> None:
+def test_an_error_status_becomes_a_trouble() -> None:
     """Even with a document that would be an answer."""
     assert isinstance(read(chat(), status=503), Overload)
 
@@ -610,7 +610,7 @@ def mutated(draw: st.DrawFn) -> Any:
 
 
 @given(document=mutated(), cut=st.none() | st.integers(0, 400))
-def test_any_document_is_an_outcome_that_can_be_stored(document: Any, cut: int | None) -> None:
+def test_any_json_document_becomes_a_storable_outcome(document: Any, cut: int | None) -> None:
     """Valid documents with values replaced, removed or cut off: no exception, and no value that Parquet refuses."""
     outcome = read(json.dumps(document).encode()[:cut])
     assert isinstance(outcome, Completion | Trouble)
@@ -622,7 +622,7 @@ def test_any_document_is_an_outcome_that_can_be_stored(document: Any, cut: int |
 
 @given(body=st.binary(max_size=200), status=st.integers(200, 599))
 @example(body=b"\xff\xfe{\x00}\x00", status=200)
-def test_any_bytes_are_an_outcome(body: bytes, status: int) -> None:
+def test_any_bytes_become_an_outcome(body: bytes, status: int) -> None:
     """Whatever comes over the wire."""
     assert isinstance(API.read(Reply(status, {}, body)), Completion | Trouble)
 
@@ -658,19 +658,19 @@ ODD = [
 
 
 @pytest.mark.parametrize("body", ODD, ids=lambda body: repr(body[:40]))
-def test_a_whole_answer_is_read_whatever_stands_round_it(body: bytes) -> None:
+def test_a_whole_answer_is_read_in_any_surroundings(body: bytes) -> None:
     """Stream trailers, padding, envelopes, numbers out of range and deep values in unused fields."""
     found = answer(body)
     assert (found.text, found.finish_reason) == ("four", "stop")
     storable(found)
 
 
-def test_two_documents_are_no_answer() -> None:
+def test_two_documents_are_not_an_answer() -> None:
     """It is unclear which one is meant."""
     assert isinstance(read(WHOLE + WHOLE), Ambiguous)
 
 
-def test_an_answer_cut_before_any_text_is_cut() -> None:
+def test_an_answer_cut_before_any_text_counts_as_cut() -> None:
     """A choice of `length` without a message: rejected, not asked and paid for again."""
     document = chat() | {"choices": [{"index": 0, "finish_reason": "length"}]}
     assert (answer(document).text, answer(document).finish_reason) == (None, "length")
@@ -709,7 +709,7 @@ def test_ids_and_bytes_beside_tokens_are_kept() -> None:
     ]
 
 
-def test_openrouter_is_asked_for_what_may_be_distilled() -> None:
+def test_openrouter_is_asked_for_distillable_models_only() -> None:
     """The recipe's own settings for its providers are kept."""
     ask = Ask(extra={"provider": {"order": ["a"]}})
     body = sent(ask, base_url="https://openrouter.ai/api/v1", model="deepseek/deepseek-r1")
@@ -717,7 +717,7 @@ def test_openrouter_is_asked_for_what_may_be_distilled() -> None:
     assert "provider" not in sent(Ask())
 
 
-def test_openrouter_s_details_say_whether_reasoning_is_a_summary() -> None:
+def test_openrouters_details_tell_a_reasoning_summary_from_the_original() -> None:
     """What it wants back is kept as it came."""
     details = [
         {"type": "reasoning.summary", "summary": "Adds.", "index": 0},
@@ -740,7 +740,7 @@ def test_openrouter_s_details_say_whether_reasoning_is_a_summary() -> None:
         ("https://api.openai.com/v2", "https://api.openai.com/v2/chat/completions"),
     ],
 )
-def test_the_path_of_a_known_host_may_be_left_out(base_url: str, url: str) -> None:
+def test_a_known_hosts_path_may_be_omitted(base_url: str, url: str) -> None:
     """Elsewhere a base URL is taken as it is."""
     terms = {"training_use": "by-authorisation", "authorisation": "a"}
     protocol = protocol_of(teacher(base_url=base_url, terms=terms), Ask())
@@ -750,7 +750,7 @@ def test_the_path_of_a_known_host_may_be_left_out(base_url: str, url: str) -> No
 @pytest.mark.parametrize(
     ("key", "header", "value"), [("abc", "api-key", "abc"), ("eyJ0.a.b", "authorization", "Bearer eyJ0.a.b")]
 )
-def test_azure_takes_keys_and_tokens_in_different_headers(key: str, header: str, value: str) -> None:
+def test_azure_gets_keys_and_tokens_in_different_headers(key: str, header: str, value: str) -> None:
     """By what the key looks like."""
     one = teacher(base_url="https://r.openai.azure.com", model="deployment")
     request = request_of(protocol_of(one, Ask()), Request((("user", "hi"),)), key=Credentials(key))

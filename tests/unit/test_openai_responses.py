@@ -86,7 +86,7 @@ def completion(body: Any, **fields: Any) -> Completion:
     return completed(read(body, **fields))
 
 
-def test_a_request_holds_what_is_asked_and_is_not_stored() -> None:
+def test_a_request_holds_every_parameter_and_asks_not_to_be_stored() -> None:
     """Names of this API; reasoning is wanted summed up and encrypted; `extra` is merged into objects."""
     ask = Ask(
         max_tokens=99, reasoning_effort="low", temperature=0.5, extra={"reasoning": {"mode": "pro"}, "metadata": {}}
@@ -105,7 +105,7 @@ def test_a_request_holds_what_is_asked_and_is_not_stored() -> None:
     }
 
 
-def test_models_that_do_not_reason_are_not_asked_for_reasoning() -> None:
+def test_models_without_reasoning_are_not_asked_for_it() -> None:
     """They would refuse it."""
     _, body = asked(Ask(reasoning_effort="none", top_logprobs=3))
     assert body["reasoning"] == {"effort": "none"}
@@ -124,12 +124,12 @@ def test_models_that_do_not_reason_are_not_asked_for_reasoning() -> None:
         ("https://gateway.local/team/v1", "https://gateway.local/team/v1/responses"),
     ],
 )
-def test_the_version_may_be_left_out(base_url: str, url: str) -> None:
+def test_the_version_may_be_omitted(base_url: str, url: str) -> None:
     """Of a bare host."""
     assert asked(Ask(), base_url=base_url)[0] == url
 
 
-def test_an_answer_with_everything() -> None:
+def test_a_full_answer_is_read() -> None:
     """Summary, encrypted reasoning, text, usage, model and id."""
     assert completion(response(REASONING, message(said("4")))) == Completion(
         text="4",
@@ -145,14 +145,14 @@ def test_an_answer_with_everything() -> None:
     )
 
 
-def test_reasoning_itself_comes_before_its_summary() -> None:
+def test_original_reasoning_is_preferred_to_its_summary() -> None:
     """As servers of open models give it."""
     own = REASONING | {"content": [{"type": "reasoning_text", "text": "2+2 is 4"}]}
     found = completion(response(own, message(said("4"))))
     assert (found.reasoning, found.reasoning_is_summary) == ("2+2 is 4", False)
 
 
-def test_calls_are_in_the_form_of_chat_completions() -> None:
+def test_calls_take_the_form_of_chat_completions() -> None:
     """Whatever the protocol."""
     item = {"type": "function_call", "id": "fc_1", "call_id": "call_1", "name": "add", "arguments": '{"a":2}'}
     found = completion(response(REASONING, item))
@@ -162,14 +162,14 @@ def test_calls_are_in_the_form_of_chat_completions() -> None:
     ]
 
 
-def test_a_refusal_is_data() -> None:
+def test_a_refusal_is_an_outcome() -> None:
     """It is a part with a type of its own."""
     found = completion(response(message({"type": "refusal", "refusal": "I can't."})))
     assert (found.text, found.finish_reason, found.refusal) == (None, "refused", "I can't.")
 
 
 @pytest.mark.parametrize(("reason", "finish"), [("max_output_tokens", "length"), ("content_filter", "content_filter")])
-def test_an_incomplete_response_says_why(reason: str, finish: str) -> None:
+def test_an_incomplete_response_gives_its_reason(reason: str, finish: str) -> None:
     """The reason is kept as it came; all may be gone into reasoning."""
     found = completion(response(REASONING, status="incomplete", incomplete_details={"reason": reason}))
     assert (found.finish_reason, found.finish_reason_raw, found.text) == (finish, reason, None)
@@ -192,7 +192,7 @@ def test_log_probabilities_are_kept() -> None:
     assert found.logprobs[0]["top"] == [{"token": "5", "token_id": None, "logprob": -2.5}]
 
 
-def test_a_stream_is_read_as_its_unstreamed_twin() -> None:
+def test_a_stream_reads_like_an_unstreamed_reply() -> None:
     """The last event holds the response; a stream without one is cut."""
     whole = response(REASONING, message(said("4")))
     events = [
@@ -221,7 +221,7 @@ def test_a_stream_is_read_as_its_unstreamed_twin() -> None:
         ("vector_store_timeout", ServerError),
     ],
 )
-def test_a_failed_response_comes_with_200(code: str | None, expected: type) -> None:
+def test_a_failed_response_with_status_200_is_recognised(code: str | None, expected: type) -> None:
     """Its code decides; what it cost is kept where it is tried again."""
     outcome = read(response(status="failed", error={"code": code, "message": "m"}))
     assert type(outcome) is expected
@@ -263,7 +263,7 @@ def error(message: str, kind: str, code: str | None) -> dict[str, Any]:
         (307, b"", Auth),
     ],
 )
-def test_what_is_no_answer(status: int, body: Any, expected: type) -> None:
+def test_replies_without_an_answer_are_recognised(status: int, body: Any, expected: type) -> None:
     """Recorded bodies, and answers that aren't complete."""
     assert type(read(body, status=status)) is expected
 
@@ -274,7 +274,7 @@ def test_odd_usage_costs_no_answer(usage: Any) -> None:
     assert completion(response(message(said("4")), usage=usage)).usage.input_tokens is None
 
 
-def test_padding_and_envelopes_are_read_through() -> None:
+def test_padding_and_envelopes_are_ignored() -> None:
     """Blank lines before the document, and a gateway's object around it."""
     body = json.dumps({"data": response(message(said("4")))}).encode()
     assert completion(b"\n\n \n" + body).text == "4"
@@ -299,6 +299,6 @@ JSON = st.recursive(
 
 
 @given(JSON)
-def test_any_document_is_an_outcome(document: Any) -> None:
+def test_any_json_document_becomes_an_outcome(document: Any) -> None:
     """Nothing raises."""
     assert isinstance(read(document), (Completion, Trouble))

@@ -25,7 +25,7 @@ def test_teachers_of_one_account_share_its_limit(tmp_path: Path) -> None:
     )
 
 
-def test_time_left_is_what_is_not_settled_at_the_last_pace(tmp_path: Path) -> None:
+def test_the_time_left_follows_from_the_recent_pace(tmp_path: Path) -> None:
     """Answers count before their chunk is sealed; no time is shown without a pace, and none is left at the end."""
     pace = Pace(recipe_of(tmp_path))
     pace.add(queue_stats(), now=0.0)
@@ -36,7 +36,7 @@ def test_time_left_is_what_is_not_settled_at_the_last_pace(tmp_path: Path) -> No
     assert pace.time_left_s(queue_stats(finished=True)) == 0.0
 
 
-def test_what_journals_gave_back_is_settled() -> None:
+def test_recovered_answers_count_as_settled() -> None:
     """Of 70 samples settled this run asked 10; 20 are sealed."""
     stats = queue_stats(teachers={"sim": Tally(answers=10)}, open_settled=50, counts=ShardCounts(records=20))
     assert (settled(stats), unsealed(stats)) == (70, 50)

@@ -61,14 +61,14 @@ def test_wheel_holds_all_of_the_three_folders(wheel: zipfile.ZipFile) -> None:
 
 
 @pytest.mark.parametrize("part", ["schemas", "gen", "cluster"])
-def test_a_part_has_one_name(part: str) -> None:
+def test_each_package_has_one_name(part: str) -> None:
     """In a checkout's root its bare name is found too, and fails with the name by which to import it."""
     done = subprocess.run([sys.executable, "-c", f"import {part}"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == f"ImportError: expected `import stillhouse.{part}`, got `import {part}`"
 
 
-def test_the_package_gives_its_public_names(tmp_path: Path) -> None:
+def test_the_package_exports_its_public_names(tmp_path: Path) -> None:
     """From anywhere, but only when they are used."""
     code = "from stillhouse import Recipe, __version__, read_recipe, run; print(run.__module__, read_recipe.__module__)"
     loaded = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True, text=True)
@@ -120,7 +120,7 @@ def tracked_texts() -> list[tuple[str, str]]:
 
 
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="needs a git checkout")
-def test_no_file_names_a_registry_or_a_machine() -> None:
+def test_no_file_names_a_package_index_or_a_machine() -> None:
     """The tree says nothing of where it was made: it installs from whatever registry the user has."""
     texts = tracked_texts()
     assert len(texts) > 20
@@ -129,7 +129,7 @@ def test_no_file_names_a_registry_or_a_machine() -> None:
     assert hosts + paths == []
 
 
-def test_lock_pins_every_dependency_and_no_place() -> None:
+def test_the_lock_file_pins_every_dependency_and_no_location() -> None:
     """The lock is versions alone: no index, no link, no path; it covers what pyproject.toml asks for."""
     lines = (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
     assert all(re.fullmatch(r"[a-z0-9-]+==[\w.]+( ; .+)?", line) for line in lines)

@@ -49,7 +49,7 @@ def yaml_blocks(page: str) -> list[str]:
     return re.findall(r"^```yaml\n(.*?)^```", text_of(page), re.MULTILINE | re.DOTALL)
 
 
-def test_the_generated_parts_are_what_the_script_makes() -> None:
+def test_generated_parts_are_up_to_date() -> None:
     """After changing a field or a column, the script has to be run again."""
     command = [sys.executable, str(ROOT / "scripts" / "make_reference.py"), "--check"]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -57,7 +57,7 @@ def test_the_generated_parts_are_what_the_script_makes() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_links_and_paths_lead_somewhere(page: str) -> None:
+def test_links_and_paths_exist(page: str) -> None:
     """Relative links and their anchors, and files that are named by their path from the root."""
     text = text_of(page)
     for target in LINK.findall(text):
@@ -70,7 +70,7 @@ def test_links_and_paths_lead_somewhere(page: str) -> None:
     assert [path for path in FILE.findall(text) if not (ROOT / path).exists()] == []
 
 
-def test_the_picture_of_the_code_names_what_is_there() -> None:
+def test_the_picture_of_the_code_names_existing_files() -> None:
     """Modules and folders of `gen`, in the picture and in the recipes for extending it."""
     named = set(MODULE.findall(text_of("gen/README.md")))
     assert len(named) > 20
@@ -96,7 +96,7 @@ def test_each_kind_of_row_is_explained() -> None:
 
 
 @pytest.mark.parametrize("page", ["README.md", "schemas/README.md"])
-def test_recipes_that_are_shown_can_be_read(page: str) -> None:
+def test_recipes_in_the_pages_are_valid(page: str) -> None:
     """Whole ones as they are; a section within a recipe that has the rest."""
     blocks = yaml_blocks(page)
     assert blocks

@@ -60,7 +60,7 @@ def test_reading_resumes_from_any_passage(tmp_path_factory: pytest.TempPathFacto
         assert path.read_bytes()[rows[place].at.offset :].startswith((texts(rows)[place]).encode())
 
 
-def test_bytes_that_are_not_text_cost_their_passage_alone(tmp_path: Path) -> None:
+def test_bytes_that_are_not_text_cost_only_their_passage(tmp_path: Path) -> None:
     """Also in a compressed file, and after a byte order mark."""
     path = tmp_path / "a.txt.gz"
     with gzip.open(path, "wb") as file:
@@ -71,7 +71,7 @@ def test_bytes_that_are_not_text_cost_their_passage_alone(tmp_path: Path) -> Non
     assert read(found(path), 460, after=rows[2]) == rows[2:]
 
 
-def test_documents_count_where_there_is_nothing_else(tmp_path: Path) -> None:
+def test_documents_are_a_source_if_there_is_nothing_else(tmp_path: Path) -> None:
     """A README next to prompts, or next to a .json file, is not a source."""
     (tmp_path / "README.md").write_text("Read me.")
     (file,) = survey(Source(path=str(tmp_path), prompt="text")).files
@@ -82,7 +82,7 @@ def test_documents_count_where_there_is_nothing_else(tmp_path: Path) -> None:
     assert kinds.passed_over == (str(tmp_path / "README.md"),)
 
 
-def test_a_recipe_asks_about_passages(tmp_path: Path) -> None:
+def test_a_recipe_can_ask_about_passages(tmp_path: Path) -> None:
     """Their length decides what the dataset is; left at its default it is not in the identity."""
     (tmp_path / "source").mkdir()
     (tmp_path / "source" / "a.txt").write_text("\n\n".join(PARAGRAPHS))

@@ -43,14 +43,14 @@ def builtins_of(value: object) -> set[type]:
 
 
 @pytest.mark.parametrize("value", VALUES, ids=lambda value: type(value).__name__)
-def test_values_travel_as_plain_data(value: object) -> None:
+def test_values_are_sent_as_plain_data(value: object) -> None:
     """And come back equal."""
     sent = pack(value)
     assert builtins_of(sent) <= {dict, list, tuple, str, int, float, bool, type(None)}
     assert unpack_any(sent, Grant, Wait, NoMore, type(value)) == value
 
 
-def test_a_recipe_travels_with_the_addresses_of_simulators(tmp_path: Path) -> None:
+def test_a_recipe_is_sent_with_the_simulators_addresses(tmp_path: Path) -> None:
     """Which no recipe may have, and every worker needs."""
     recipe = recipe_of(tmp_path, source={"keep": [{"name": "a", "as": "b"}]})
     (teacher,) = recipe.teachers

@@ -47,7 +47,7 @@ def is_sealed(store: Store, plan: Plan) -> bool:
     return read_generations(store)[plan.generation].is_sealed
 
 
-def test_a_limit_is_gone_on_from(tmp_path: Path) -> None:
+def test_a_pilot_is_continued_after_its_limit(tmp_path: Path) -> None:
     """Pilots of three rows over files of two: each begins where the last one ended, and the rest comes in one."""
     for number in range(4):
         write_source(tmp_path, ["\n", *questions(2, start=2 * number)], name=f"{number}.jsonl")
@@ -74,7 +74,7 @@ def test_new_files_are_a_new_generation(tmp_path: Path) -> None:
     assert planned(made[0]) == [("a.jsonl", 0, 1)]
 
 
-def test_without_digests_the_last_plan_of_a_file_says_where_it_ended(tmp_path: Path) -> None:
+def test_without_digests_a_files_last_plan_says_where_it_ended(tmp_path: Path) -> None:
     """As in plans of schema version 1, where name and size must do."""
     write_source(tmp_path, questions(4))
     write_source(tmp_path, questions(1, start=4), name="b.jsonl")
@@ -108,7 +108,7 @@ def test_a_source_without_files_is_refused(tmp_path: Path) -> None:
         index(recipe_of(tmp_path))
 
 
-def test_source_generations_wait_for_the_index_alone(tmp_path: Path) -> None:
+def test_source_generations_wait_only_for_the_index(tmp_path: Path) -> None:
     """A new one is planned once the earlier ones are indexed, sealed or not; then there is nothing to plan."""
     write_source(tmp_path, questions(25))
     recipe = recipe_of(tmp_path)
@@ -150,7 +150,7 @@ def test_a_resumed_pilot_does_not_grow(tmp_path: Path) -> None:
     assert second.generation == 1
 
 
-def test_a_plan_is_frozen_once(tmp_path: Path) -> None:
+def test_a_plan_is_written_once(tmp_path: Path) -> None:
     """Another run that planned at the same moment gets a message."""
     write_source(tmp_path, questions(1))
     recipe = recipe_of(tmp_path)
@@ -170,7 +170,7 @@ def parquet_source(tmp_path: Path, column: pa.Array, *, name: str = "a.parquet")
     pq.write_table(pa.table({"id": texts, "question": texts, "extra": column}), tmp_path / "source" / name)
 
 
-def test_kept_types_are_frozen_and_may_not_change(tmp_path: Path) -> None:
+def test_kept_types_are_fixed_by_the_first_plan(tmp_path: Path) -> None:
     """A later file of another type is refused before anything is asked."""
     parquet_source(tmp_path, pa.array([[1.5]], pa.list_(pa.float32())), name="b.parquet")
     recipe = recipe_of(tmp_path, source={"keep": ["extra"]})
@@ -183,14 +183,14 @@ def test_kept_types_are_frozen_and_may_not_change(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["prompt", "record_id", "reject_reason", "kind", "file"])
-def test_a_kept_column_with_a_name_of_ours_is_refused(tmp_path: Path, name: str) -> None:
+def test_a_kept_column_with_a_reserved_name_is_refused(tmp_path: Path, name: str) -> None:
     """Before the run, not when the first chunk is sealed."""
     write_source(tmp_path, [{"id": "a", "question": "why?", name: "x"}])
     with pytest.raises(UsageError, match=rf"source\.keep: the column '{name}' has the name of a column"):
         index(recipe_of(tmp_path, source={"keep": [name]}))
 
 
-def test_a_kept_column_that_parquet_has_no_type_for_is_refused(tmp_path: Path) -> None:
+def test_a_kept_column_without_a_parquet_type_is_refused(tmp_path: Path) -> None:
     """Likewise."""
     (tmp_path / "source").mkdir()
     table = pa.table({"id": ["a"], "question": ["why?"], "extra": pa.array([(1, 2, 3)], pa.month_day_nano_interval())})
@@ -221,13 +221,13 @@ def test_a_kept_column_can_be_renamed(tmp_path: Path) -> None:
     assert prompt.kept == (3, "1", "1")
 
 
-def test_two_kept_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+def test_two_kept_columns_with_one_name_are_refused(tmp_path: Path) -> None:
     """Whichever names lead to it."""
     with pytest.raises(ValueError, match=r"keep produces the column a twice; rename one with `as`"):
         recipe_of(tmp_path, source={"keep": ["a", {"name": "b", "as": "a"}]})
 
 
-def test_a_later_file_is_held_to_the_frozen_types(tmp_path: Path) -> None:
+def test_a_later_file_must_fit_the_fixed_types(tmp_path: Path) -> None:
     """Narrower ones fit, whatever their names; wider ones are refused by the file's name, at once."""
     parquet_source(tmp_path, pa.array([{"a": 1}], pa.struct([("a", pa.int64())])), name="b.parquet")
     recipe = recipe_of(tmp_path, source={"keep": ["extra"]})
@@ -241,7 +241,7 @@ def test_a_later_file_is_held_to_the_frozen_types(tmp_path: Path) -> None:
         index(recipe)
 
 
-def test_text_beside_types_is_refused_unless_the_type_is_declared(tmp_path: Path) -> None:
+def test_text_in_a_typed_column_is_refused_unless_declared(tmp_path: Path) -> None:
     """A JSONL file's "007" is not a 7; but text goes with text."""
     parquet_source(tmp_path, pa.array([7]), name="a.parquet")
     write_source(tmp_path, [{"id": "x", "question": "why?", "extra": "007"}], name="b.jsonl")
@@ -253,7 +253,7 @@ def test_text_beside_types_is_refused_unless_the_type_is_declared(tmp_path: Path
     assert index(recipe_of(tmp_path, source={"keep": ["extra"]}, dataset={"path": str(tmp_path / "other")})) is not None
 
 
-def test_a_dataset_from_before_system_templates_asks_its_text_word_for_word(tmp_path: Path) -> None:
+def test_an_older_datasets_system_text_is_asked_verbatim(tmp_path: Path) -> None:
     """Its plans say so, in every later generation too; a new dataset's text with braces is a template."""
     write_source(tmp_path, questions(1))
     recipe = recipe_of(tmp_path, ask={"system": "Fill in {{ id }}."})
@@ -275,7 +275,7 @@ def test_a_dataset_from_before_system_templates_asks_its_text_word_for_word(tmp_
         assert open_chunk(old, chunk).chunk.prompts[0].messages[0] == ("system", "Fill in {{ id }}.")
 
 
-def test_new_fields_leave_an_identity_as_it_was(tmp_path: Path) -> None:
+def test_new_fields_do_not_change_an_identity(tmp_path: Path) -> None:
     """Unless they are used; how a file is read is not a part of it."""
     plain = recipe_of(tmp_path, source={"prompt": None, "messages": "m"})
     assert "answer" not in str(plain.identity()["source"])
@@ -287,7 +287,7 @@ def test_new_fields_leave_an_identity_as_it_was(tmp_path: Path) -> None:
     )
 
 
-def test_the_same_content_in_another_named_folder_is_other_rows(tmp_path: Path) -> None:
+def test_equal_content_in_a_differently_named_folder_is_new_rows(tmp_path: Path) -> None:
     """A file is identified by its content, and its folders' columns are part of that."""
     recipe = recipe_of(tmp_path, source={"id": None, "prompt": None}, ask={"template": "{{ lang }}: {{ question }}"})
     write_source(tmp_path, questions(2), name="lang=de/a.jsonl")

@@ -30,7 +30,7 @@ def test_two_processes_never_hold_the_same_port(monkeypatch: pytest.MonkeyPatch)
         assert set(all_of_them) == set(ports.CANDIDATES)
 
 
-def test_a_port_that_somebody_listens_on_is_not_given(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_port_in_use_is_not_given_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also if the listener does not hold our lock."""
     with reserved_ports(1) as (port,):
         pass

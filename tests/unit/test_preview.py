@@ -36,7 +36,7 @@ def questions(count: int) -> list[object]:
     return [{"q": f"{n:08d}"} for n in range(count)]
 
 
-def test_counts_are_what_a_run_asks_and_nothing_is_made(tmp_path: Path) -> None:
+def test_counts_equal_a_runs_and_nothing_is_written(tmp_path: Path) -> None:
     """Rows, duplicates, bad rows by file and line, samples; not even the dataset's folder is made."""
     rows = [*questions(12), {"q": "00000001"}, "{torn", {"other": 1}]
     shown = preview(recipe_over(tmp_path, rows))
@@ -47,7 +47,7 @@ def test_counts_are_what_a_run_asks_and_nothing_is_made(tmp_path: Path) -> None:
     assert (shown.sealed, shown.warnings) == (0, ())
 
 
-def test_a_bucket_that_takes_no_writes_is_refused(tmp_path: Path, s3: S3Server) -> None:
+def test_a_read_only_bucket_is_refused(tmp_path: Path, s3: S3Server) -> None:
     """As a run would refuse it; where it takes them, nothing is left behind."""
     dataset: dict[str, object] = {"path": "s3://lake/out", "endpoint_url": s3.endpoint_url}
     recipe = recipe_over(tmp_path, questions(1), dataset=dataset)
@@ -58,7 +58,7 @@ def test_a_bucket_that_takes_no_writes_is_refused(tmp_path: Path, s3: S3Server) 
         preview(recipe)
 
 
-async def test_a_run_does_what_the_preview_said(tmp_path: Path) -> None:
+async def test_a_run_does_what_the_preview_shows(tmp_path: Path) -> None:
     """The same counts and as many shards; afterwards the preview says that they are sealed."""
     recipe = recipe_over(tmp_path, [*questions(5), *[{"q": "00000001"}] * 101, *questions(13), "{torn"])
     before = preview(recipe)
@@ -79,7 +79,7 @@ async def test_a_dataset_of_another_recipe_is_refused(tmp_path: Path) -> None:
         preview(recipe_over(tmp_path, questions(3), ask={"samples": 2, "temperature": 1}))
 
 
-async def test_what_is_sealed_is_not_to_be_asked(tmp_path: Path) -> None:
+async def test_sealed_samples_are_not_planned_again(tmp_path: Path) -> None:
     """After a pilot, what is left of the source and what that takes; `limit` counts from there."""
     recipe = recipe_over(tmp_path, [*questions(30), *questions(2)], ask={"samples": 2, "max_tokens": 100})
     await run_in_process(recipe, limit=10)
@@ -91,7 +91,7 @@ async def test_what_is_sealed_is_not_to_be_asked(tmp_path: Path) -> None:
     assert preview(recipe).to_ask == 0
 
 
-def test_tokens_and_cost_are_upper_bounds_by_stated_rules(tmp_path: Path) -> None:
+def test_tokens_and_cost_are_upper_bounds_with_stated_rules(tmp_path: Path) -> None:
     """Characters / 4 in, max_tokens out, each times the samples, by the prices."""
     recipe = recipe_over(
         tmp_path,
@@ -114,7 +114,7 @@ def test_a_teacher_s_own_max_tokens_counts(tmp_path: Path) -> None:
     assert preview(recipe_over(tmp_path, questions(20), teachers=teachers)).output_tokens is None
 
 
-def test_what_is_not_known_is_null(tmp_path: Path) -> None:
+def test_unknown_values_are_null(tmp_path: Path) -> None:
     """Without max_tokens, prices and limits there is no bound on output, money or time."""
     shown = preview(recipe_over(tmp_path, questions(3)))
     assert (shown.output_tokens, shown.usd, shown.seconds, shown.workers) == (None, None, None, None)
@@ -153,7 +153,7 @@ def test_teachers_share_by_weight_and_the_slowest_account_decides(tmp_path: Path
     assert "slow" in shown.bound_by
 
 
-def test_too_few_shards_are_warned_of_with_what_to_set(tmp_path: Path) -> None:
+def test_too_few_shards_give_a_warning_with_the_setting(tmp_path: Path) -> None:
     """40 prompts in 8 shards keep 4 workers busy only with 2 prompts per shard or fewer."""
     recipe = recipe_over(tmp_path, questions(40))
     assert preview(recipe, workers=2).warnings == ()
@@ -182,7 +182,7 @@ def test_hostile_text_is_inert_and_long_text_is_cut(tmp_path: Path) -> None:
     assert json.loads(shown.model_dump_json())["examples"][0]["messages"] == [["user", hostile]]
 
 
-def test_examples_are_the_messages_as_asked(tmp_path: Path) -> None:
+def test_examples_are_the_messages_as_sent(tmp_path: Path) -> None:
     """At most three, with the system message and the rendered template."""
     recipe = recipe_over(tmp_path, questions(5), ask={"system": "Be brief.", "template": "{{ q }}?"})
     examples = preview(recipe).examples
@@ -190,7 +190,7 @@ def test_examples_are_the_messages_as_asked(tmp_path: Path) -> None:
     assert examples[0].messages == (("system", "Be brief."), ("user", "00000000?"))
 
 
-def test_what_is_wrong_is_refused_as_a_run_would(tmp_path: Path) -> None:
+def test_mistakes_are_refused_as_by_a_run(tmp_path: Path) -> None:
     """No source, a template that can't be compiled, a kept column with a name of ours."""
     with pytest.raises(SourceError):
         preview(recipe_over(tmp_path, [], source={"path": str(tmp_path / "none.jsonl")}))
@@ -200,7 +200,7 @@ def test_what_is_wrong_is_refused_as_a_run_would(tmp_path: Path) -> None:
         preview(recipe_over(tmp_path, questions(1), source={"keep": ["sample"]}))
 
 
-def test_batches_are_shown_beside_what_they_save(tmp_path: Path) -> None:
+def test_batches_are_shown_with_what_they_save(tmp_path: Path) -> None:
     """How many, how many at a time and for how long; a line for each mode."""
     teacher = {"api": "simulator", "mode": "batch", "batch": {"max_open": 2}, "price": {"input": 1.0, "output": 2.0}}
     recipe = recipe_over(tmp_path, questions(20), ask={"samples": 2, "max_tokens": 1000}, teachers={"sim": teacher})

@@ -30,7 +30,7 @@ def price_of(**teacher: Any) -> tuple[Price | None, list[str]]:
     return found.teachers[0].price, notes
 
 
-def test_cached_written_and_reasoning_tokens_have_prices_of_their_own() -> None:
+def test_cached_written_and_reasoning_tokens_have_their_own_prices() -> None:
     """100 read, 50 written, 850 fresh; 30 of 40 output tokens are reasoning."""
     price = Price(input=1, output=10, cached_input=0.1, cache_write=1.25, reasoning=20)
     usage = Usage(1000, 100, 40, 30, 50)
@@ -75,7 +75,7 @@ def test_a_provider_s_own_price_is_looked_up(url: str, api: str, model: str, usa
         assert ours == pytest.approx(float(theirs.total_price))
 
 
-def test_the_recipe_s_price_holds_and_a_contradiction_is_said() -> None:
+def test_the_recipes_price_wins_and_a_contradiction_is_reported() -> None:
     """With the known price; a price that agrees, or was looked up itself, is not a contradiction."""
     own = {"input": 1.0, "output": 10.0}
     price, notes = price_of(price=own)
@@ -101,9 +101,7 @@ def test_the_recipe_s_price_holds_and_a_contradiction_is_said() -> None:
         ({"base_url": "http://vllm-0:8000/v1"}, None, None),
     ],
 )
-def test_batches_and_then_online_have_two_prices(
-    given: dict[str, Any], batch: float | None, online: float | None
-) -> None:
+def test_batch_then_online_has_two_prices(given: dict[str, Any], batch: float | None, online: float | None) -> None:
     """Each is the recipe's, else looked up, or twice the recipe's for batches; pricing it again changes neither."""
     found = recipe(mode="batch-then-online", **given)
     for _ in range(2):
@@ -115,7 +113,7 @@ def test_batches_and_then_online_have_two_prices(
         assert asked_by(teacher, "batch", now=NOW).price == teacher.price
 
 
-def test_what_nobody_knows_is_said_of_public_hosts_alone() -> None:
+def test_a_missing_price_is_reported_only_for_public_hosts() -> None:
     """The price of your own server is what you say it is."""
     price, notes = price_of(model="no-such-model")
     assert (price, len(notes)) == (None, 1)
@@ -130,7 +128,7 @@ def test_what_nobody_knows_is_said_of_public_hosts_alone() -> None:
         ("https://api.groq.com/openai/v1", "llama-3.3-70b-versatile", "half of genai-prices {}, 2026-11-26"),
     ],
 )
-def test_a_batch_has_the_provider_s_price_for_batches_or_half(url: str, model: str, source: str) -> None:
+def test_a_batch_has_the_providers_batch_price_or_half_the_online_one(url: str, model: str, source: str) -> None:
     """The price's source says which; the same teacher's online price follows from it."""
     online, _ = price_of(base_url=url, model=model)
     batch, _ = price_of(base_url=url, model=model, mode="batch")

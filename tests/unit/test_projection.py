@@ -35,7 +35,7 @@ def projected(shown: Preview) -> Projection:
     return shown.projection
 
 
-def test_before_any_answer_there_is_none(tmp_path: Path) -> None:
+def test_there_is_no_projection_before_an_answer(tmp_path: Path) -> None:
     """And the plan says how to get one."""
     shown = preview(recipe_of(tmp_path))
     assert shown.projection is None
@@ -50,7 +50,7 @@ async def test_a_few_answers_are_too_few(tmp_path: Path) -> None:
     assert (shown.projection, shown.no_projection) == (None, "fewer than 10 prompts are answered with token counts")
 
 
-async def test_answers_that_are_all_alike_leave_no_doubt(tmp_path: Path) -> None:
+async def test_identical_answers_leave_no_uncertainty(tmp_path: Path) -> None:
     """20 tokens out each: what is left, at the price and at the limit, with a range of nothing."""
     settings = {"output_tokens": [20, 20]}
     price, limits = {"input": 0, "output": 3}, {"requests_per_minute": 6000}
@@ -70,7 +70,7 @@ async def test_answers_that_are_all_alike_leave_no_doubt(tmp_path: Path) -> None
     assert shown.bound_by == "limits.requests_per_minute of simulator/sim"
 
 
-async def test_the_rest_comes_to_what_was_projected(tmp_path: Path) -> None:
+async def test_the_full_run_costs_what_was_projected(tmp_path: Path) -> None:
     """Answers of 8 to 200 tokens: the range is narrow, and has the truth in it or close by."""
     recipe = recipe_of(tmp_path, teacher={"simulator": {"output_tokens": [8, 200]}})
     before = await run_in_process(recipe, limit=60)
@@ -98,7 +98,7 @@ async def test_without_limits_the_latency_decides_the_time(tmp_path: Path) -> No
     assert "requests in flight so far" in shown.bound_by
 
 
-async def test_what_is_unknown_is_said(tmp_path: Path) -> None:
+async def test_unknown_figures_are_reported_as_unknown(tmp_path: Path) -> None:
     """Without a price there is no cost; the projection replaces unknown bounds."""
     recipe = recipe_of(tmp_path)
     await run_in_process(recipe, limit=20)

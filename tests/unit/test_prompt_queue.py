@@ -68,7 +68,7 @@ async def test_a_worker_that_was_declared_dead_is_told_to_stop(tmp_path: Path) -
     assert (await queue.stats()).total.requests == 5
 
 
-async def test_a_sweep_frees_the_chunks_of_those_that_were_dead_before_it(tmp_path: Path, s3: S3Server) -> None:
+async def test_a_sweep_frees_the_chunks_of_workers_dead_before_it(tmp_path: Path, s3: S3Server) -> None:
     """Not by a sweep that was running already, nor by one on another node."""
     write_source(tmp_path, questions(5))
     there = {"path": "s3://lake/out", "endpoint_url": s3.endpoint_url}
@@ -87,7 +87,7 @@ async def test_a_sweep_frees_the_chunks_of_those_that_were_dead_before_it(tmp_pa
     assert (await queue.renew("a.2", [], Counters())).sweep == []
 
 
-async def test_what_timed_out_for_one_worker_is_streamed_by_all(tmp_path: Path) -> None:
+async def test_a_timeout_at_one_worker_makes_all_stream(tmp_path: Path) -> None:
     """Also by those that take the place of a dead one, and after the queue itself was lost."""
     queue = queue_of(tmp_path, ManualClock())
     assert (await queue.renew("a.w", [], Counters(streamed=[("t", "gateway")]))).streamed == [("t", "gateway")]
@@ -98,7 +98,7 @@ async def test_what_timed_out_for_one_worker_is_streamed_by_all(tmp_path: Path) 
     assert (await later.renew("c.w", [], Counters())).streamed == [("t", "gateway")]
 
 
-async def test_nobody_may_send_for_longer_than_the_run_has_its_dataset(tmp_path: Path) -> None:
+async def test_no_worker_may_send_longer_than_the_run_holds_its_lock(tmp_path: Path) -> None:
     """The driver says for how long that is; each renewal passes on what is left of it."""
     clock = ManualClock(now=100.0)
     queue = queue_of(tmp_path, clock)
@@ -146,7 +146,7 @@ async def test_a_thousand_parked_chunks_cost_next_to_nothing(tmp_path: Path) -> 
     assert (grant.chunk, grant.had_owners) == (ChunkId(0, 7), True)
 
 
-async def test_what_a_parked_chunk_has_settled_stays_counted(tmp_path: Path) -> None:
+async def test_settled_samples_of_a_parked_chunk_stay_counted(tmp_path: Path) -> None:
     """While it is parked, by whomever; once its batch has ended; and not twice when it is leased again."""
     write_source(tmp_path, questions(2))
     recipe = batched_recipe(tmp_path)
@@ -171,7 +171,7 @@ async def test_what_a_parked_chunk_has_settled_stays_counted(tmp_path: Path) -> 
     assert (await queue.stats()).open_settled == 8
 
 
-async def test_a_queue_that_is_lost_takes_no_counts_with_it(tmp_path: Path) -> None:
+async def test_a_lost_queue_loses_no_counts(tmp_path: Path) -> None:
     """What the driver remembers of workers that are gone is added to what those that live report again."""
     clock = ManualClock()
     first = queue_of(tmp_path, clock)
@@ -203,7 +203,7 @@ async def test_a_queue_that_follows_a_source_remembers_its_prompts(tmp_path: Pat
         assert (stats.known, stats.rows, stats.duplicates) == (1 + number, 10 * (1 + number), 5 * number)
 
 
-async def test_what_earlier_runs_sealed_is_reported_beside_what_this_one_works_on(tmp_path: Path) -> None:
+async def test_earlier_runs_shards_are_reported_apart_from_this_runs(tmp_path: Path) -> None:
     """A new file is this run's; the rows, duplicates and samples of the first are the rest of the dataset."""
     write_source(tmp_path, [*questions(10), *questions(2), "{"])
     recipe = recipe_of(tmp_path, ask={"samples": 2}, dataset={"prompts_per_shard": 5})

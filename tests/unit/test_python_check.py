@@ -163,14 +163,14 @@ def printed(check: Python, program: str) -> str:
         ("def f(x", ASSERTS, 0.0, "not valid Python, line 1: '(' was never closed"),
     ],
 )
-def test_programs_get_what_they_deserve(walled: Python, program: str, tests: Any, score: float, detail: str) -> None:
+def test_programs_get_the_right_verdict(walled: Python, program: str, tests: Any, score: float, detail: str) -> None:
     """In each of the forms that tests have; the score is the share that passes."""
     found = judged(walled, program, tests)
     assert (found.accepted, found.score) == (score == 1.0, score), found
     assert detail in found.detail
 
 
-def test_values_of_every_kind_cross(walled: Python) -> None:
+def test_values_of_every_kind_reach_the_tests(walled: Python) -> None:
     """Objects of the program's, functions and objects of the tests', iterators, changed arguments, and exceptions."""
     program = """
         import collections, decimal
@@ -211,7 +211,7 @@ def test_values_of_every_kind_cross(walled: Python) -> None:
 
 
 @pytest.mark.parametrize("how", FORGERIES)
-def test_no_program_is_taken_for_one_that_passes(limited: Python, how: str) -> None:
+def test_no_cheating_program_passes(limited: Python, how: str) -> None:
     """Whatever it does to itself, to the harness or to the tests; walls or not, the verdict is another process's."""
     try:
         found = judged(limited, FORGERIES[how], ASSERTS)
@@ -223,7 +223,7 @@ def test_no_program_is_taken_for_one_that_passes(limited: Python, how: str) -> N
 
 
 @pytest.mark.parametrize("how", PRINTED_FORGERIES)
-def test_no_program_that_prints_is_taken_for_one_that_passes(check: Python, how: str) -> None:
+def test_no_program_passes_by_what_it_prints(check: Python, how: str) -> None:
     """Neither by its other output, nor by what it keeps from one test to the next."""
     found = judged(check, PRINTED_FORGERIES[how], SQUARES)
     assert (found.accepted, found.score) == (False, 0.0), found
@@ -246,7 +246,7 @@ def test_a_launcher_that_dies_is_replaced(tmp_path: Path) -> None:
     assert asyncio.run(judge()) == [(accepted,), (accepted,)]
 
 
-def test_tests_can_not_be_ended_early(walled: Python) -> None:
+def test_tests_cannot_be_ended_early(walled: Python) -> None:
     """A program that ends in the middle is not an exception that a test waits for."""
     tests = "try:\n    add(1, 2)\nexcept Exception:\n    pass\nassert True"
     assert not judged(walled, "import os\ndef add(a, b): os._exit(0)", tests).accepted
@@ -267,12 +267,12 @@ def test_tests_can_not_be_ended_early(walled: Python) -> None:
         "os.memfd_create('x')",
     ],
 )
-def test_a_program_starts_and_reaches_nothing(check: Python, code: str) -> None:
+def test_a_program_can_start_and_reach_nothing(check: Python, code: str) -> None:
     """The kernel refuses processes, programs, sockets, signals to others, and memory that no limit counts."""
     assert "PermissionError" in printed(check, f"import os, subprocess, socket\n{code}\nprint('done')")
 
 
-def test_a_program_can_not_look_into_others(check: Python) -> None:
+def test_a_program_cannot_inspect_others(check: Python) -> None:
     """It can't trace or outlive the tests' process, or read its memory."""
     code = """
         import ctypes, os
@@ -287,7 +287,7 @@ def test_a_program_can_not_look_into_others(check: Python) -> None:
     assert printed(check, "\n".join(line[8:] for line in code.splitlines())) == "[-1, -1, -1, -1, -1, -1, -1]"
 
 
-def test_neither_home_nor_environment_is_there(walled: Python) -> None:
+def test_a_program_sees_neither_home_nor_environment(walled: Python) -> None:
     """Except for what Python itself needs of them."""
     home = os.path.realpath(Path.home())
     shown = [Path(os.path.realpath(path)) for path in (sys.base_prefix, sys.prefix)]  # they may be below it
@@ -301,7 +301,7 @@ def test_neither_home_nor_environment_is_there(walled: Python) -> None:
     )
 
 
-def test_threads_and_packages_are_there(walled: Python) -> None:
+def test_threads_and_packages_are_available(walled: Python) -> None:
     """What honest programs use: threads with large stacks, deep recursion, and what is installed on the node."""
     code = """
         import sys, threading, orjson
@@ -330,7 +330,7 @@ def test_threads_and_packages_are_there(walled: Python) -> None:
         ({"inputs": [], "outputs": []}, "expected 1 to 1,000 tests, got 0"),
     ],
 )
-def test_tests_of_no_known_form_are_refused(tests: Any, message: str) -> None:
+def test_tests_in_an_unknown_form_are_refused(tests: Any, message: str) -> None:
     """With what was expected."""
     with pytest.raises(CannotSay) as caught:
         suite_of(tests)
@@ -349,7 +349,7 @@ def test_tests_of_no_known_form_are_refused(tests: Any, message: str) -> None:
         ("```python\na = 1", "a = 1"),
     ],
 )
-def test_the_program_is_found(answer: str, program: str) -> None:
+def test_the_program_is_found_in_the_answer(answer: str, program: str) -> None:
     """In the fence that holds it."""
     found = program_in(answer)
     assert isinstance(found, Program)
@@ -382,7 +382,7 @@ def test_a_node_without_a_sandbox_is_refused(
     recipe = recipe_of(tmp_path, checks=[{"python": {"tests": "tests"}}], teachers=[simulated])
     (finding,) = [each for each in examine_recipe(recipe) if each.name == "checks"]
     assert finding.state == "fail"
-    assert re.search(words, finding.said)
+    assert re.search(words, finding.message)
     with pytest.raises(UsageError, match=words) as refused:
         asyncio.run(run_in_process(recipe))
     assert refused.value.exit_code == 2
@@ -408,7 +408,7 @@ def test_a_column_without_tests_is_refused(tmp_path: Path) -> None:
     assert os.access(str(bubblewrap()), os.X_OK)
 
 
-def test_a_run_keeps_what_passes(tmp_path: Path) -> None:
+def test_a_run_keeps_passing_answers(tmp_path: Path) -> None:
     """Through the pool, with the verdict next to each answer."""
     tests = [{"input": "", "output": "1"}, {"input": "", "output": "2"}]
     write_source(tmp_path, [{**row, "tests": tests} for row in questions(2)])

@@ -18,7 +18,7 @@ def rows() -> list[dict[str, str]]:
     return [json.loads(line) for line in (DATA / "prompts.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
-def test_prompts_are_what_the_script_makes(tmp_path: Path) -> None:
+def test_the_prompts_are_those_the_script_makes(tmp_path: Path) -> None:
     """The committed file is the generator's, byte for byte."""
     made = tmp_path / "prompts.jsonl"
     subprocess.run([sys.executable, ROOT / "scripts" / "make_quickstart.py", made], check=True)

@@ -46,7 +46,7 @@ def dashboard() -> Iterator[str]:
         thread.join()
 
 
-def test_every_request_of_the_job_client_passes_ours(dashboard: str) -> None:
+def test_every_job_request_goes_through_our_client(dashboard: str) -> None:
     """Without it: `submit` hangs on a dead host, follows a login page, and sends a token that Ray found on its own."""
 
     class Client(JobClient):
@@ -71,7 +71,7 @@ def test_processes_that_a_run_does_not_need_can_be_left_out() -> None:
     assert [getattr(Node, name) for name in names] == before
 
 
-def test_a_ray_that_does_not_come_up_is_ended_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_ray_that_does_not_start_is_ended_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without: its processes compete with the second try, and with the end of this process."""
     process = subprocess.Popen(["sleep", "60"])
 
@@ -94,18 +94,18 @@ def test_the_address_of_the_gcs_is_known() -> None:
     assert ray_internals.gcs_address("192.0.2.7:6379") == "192.0.2.7:6379"
 
 
-def test_settings_can_be_read_again() -> None:
+def test_ray_settings_can_be_reloaded() -> None:
     """Without it: RAY_AUTH_MODE, set once the cluster's requirement is known, has no effect in this process."""
     ray_internals.reread_settings()
 
 
-def test_nodes_that_drain_can_be_asked_for() -> None:
+def test_draining_nodes_can_be_listed() -> None:
     """Without: a node's last two minutes pass unused, and its chunks are recovered from their journals instead."""
     with pytest.raises(ray.exceptions.RaySystemError):  # Ray is not started
-        ray_internals.nodes_told_to_go()
+        ray_internals.listed_draining_nodes()
 
 
-def test_the_head_has_a_resource_of_its_own() -> None:
+def test_the_head_has_its_own_resource() -> None:
     """Without: limiters are put on any node, and are lost with it."""
     assert constants.HEAD_NODE_RESOURCE_NAME == ray_internals.HEAD_RESOURCE
 

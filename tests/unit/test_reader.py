@@ -16,7 +16,7 @@ def test_a_place_without_a_dataset_is_reported(tmp_path: Path) -> None:
         _ = DatasetReader(open_store(str(tmp_path))).bound
 
 
-def test_a_reader_shows_one_moment(tmp_path: Path) -> None:
+def test_a_reader_shows_one_consistent_state(tmp_path: Path) -> None:
     """So that what it counts adds up during a run; another one shows what came since."""
     store = open_store(str(tmp_path))
     first, second = ChunkId(0, 0), ChunkId(0, 1)

@@ -84,7 +84,7 @@ def with_line(old: str, new: str) -> str:
     return FULL.replace(old, new)
 
 
-def test_full_recipe_is_read() -> None:
+def test_a_full_recipe_is_read() -> None:
     """Every field of a recipe arrives with its type."""
     recipe = load_recipe(FULL, origin="recipe.yaml")
     (teacher,) = recipe.teachers
@@ -155,7 +155,7 @@ def test_full_recipe_is_read() -> None:
         ("path: s3://lake/prompts/*.parquet", "path: {a: b}", "source.path: expected text or a list, got a mapping"),
     ],
 )
-def test_problem_is_told_with_line_path_and_advice(old: str, new: str, message: str) -> None:
+def test_a_problem_is_reported_with_line_path_and_advice(old: str, new: str, message: str) -> None:
     """One wrong field is one line: where, which, what was expected, what came, what to do."""
     found = only(with_line(old, new))
     line = FULL[: FULL.index(old)].count("\n") + 1 + new.count("\n", 0, -1)
@@ -185,12 +185,12 @@ def test_accept_and_at_most_go_together(fields: str, message: str) -> None:
         (with_line("dedup: {answers: true}", "dedup: {prompts: near}"), "dedup.prompts"),
     ],
 )
-def test_what_is_planned_is_refused_as_not_built_yet(text: str, path: str) -> None:
+def test_planned_features_are_refused_as_not_built_yet(text: str, path: str) -> None:
     """A key of a later version is distinguished from a misspelt one."""
     assert only(text).endswith(f" {path}: not available yet; leave it out")
 
 
-def test_all_problems_come_at_once_in_the_order_of_the_file() -> None:
+def test_all_problems_are_reported_at_once_in_file_order() -> None:
     """A user fixes a recipe in one go."""
     text = """\
         name: x
@@ -212,7 +212,7 @@ def test_all_problems_come_at_once_in_the_order_of_the_file() -> None:
     ]
 
 
-def test_words_are_plain() -> None:
+def test_messages_are_plain() -> None:
     """No message is the validator's own."""
     text = "name: 3\nsource: 4\nask: []\nteachers: {}\ndedup: no\ndataset: null\nrun: {workers: {}, ship_every_s: []}\n"
     told = "\n".join(problems(text))
@@ -241,7 +241,7 @@ def test_words_are_plain() -> None:
         ("x" * 1_000_001, "is it the prompts file?"),
     ],
 )
-def test_text_that_is_no_recipe_gets_one_clear_line(text: str, message: str) -> None:
+def test_text_that_is_not_a_recipe_gets_one_clear_line(text: str, message: str) -> None:
     """Syntax errors are reported by line and column, in terms of the file."""
     assert message in only(text)
 
@@ -284,7 +284,7 @@ def test_aliases_are_read_but_never_multiply() -> None:
         ("account: r1-prod", f"query: {{'a b': {CANARY}}}"),
     ],
 )
-def test_credential_is_never_repeated(old: str, new: str) -> None:
+def test_a_credential_is_never_repeated(old: str, new: str) -> None:
     """A key in the wrong place is refused without being shown."""
     assert CANARY not in "\n".join(problems(with_line(old, new)))
 
@@ -301,7 +301,7 @@ def test_credential_is_never_repeated(old: str, new: str) -> None:
         ("{note: Bearer 0123456789abcdef}", "note"),
     ],
 )
-def test_extra_holds_no_secret(extra: str, where: str) -> None:
+def test_extra_must_not_hold_a_secret(extra: str, where: str) -> None:
     """It is stored with the dataset; the complaint says what to use instead, and never what was there."""
     account, shared = "account: r1-prod", next(line.strip() for line in FULL.splitlines() if "extra: {chat" in line)
     for recipe in (with_line(account, f"{account}\n    extra: {extra}"), with_line(shared, f"extra: {extra}")):
@@ -311,7 +311,7 @@ def test_extra_holds_no_secret(extra: str, where: str) -> None:
         assert not any(secret in text for secret in (CANARY, "hunter2", "0123456789"))
 
 
-def test_extra_may_name_what_is_no_secret() -> None:
+def test_extra_may_hold_values_that_only_look_secret() -> None:
     """Fields of ordinary requests, and schemas of tools that ask for one."""
     token: dict[str, JsonValue] = {"type": "string", "description": "a Bearer token; sk-learn"}
     properties: dict[str, JsonValue] = {"password": {"type": "string"}, "token": token}
@@ -364,7 +364,7 @@ def test_overrides_set_fields_by_path_number_and_name() -> None:
         ("a." * 500 + "b=1", "…: expected a field, got 501 levels"),
     ],
 )
-def test_bad_override_is_named(override: str, message: str) -> None:
+def test_a_bad_override_is_named(override: str, message: str) -> None:
     """The message names the override and shows no credential."""
     (found,) = problems(FULL, override)
     assert message in found
@@ -382,7 +382,7 @@ def test_bad_override_is_named(override: str, message: str) -> None:
         (None, "no such file; expected the path of a recipe (YAML)"),
     ],
 )
-def test_file_that_cannot_be_read_is_told(tmp_path: Path, content: bytes | None, message: str) -> None:
+def test_an_unreadable_file_is_reported(tmp_path: Path, content: bytes | None, message: str) -> None:
     """A missing file and other encodings are the user's to fix."""
     path = tmp_path / "recipe.yaml"
     if content is not None:
@@ -392,7 +392,7 @@ def test_file_that_cannot_be_read_is_told(tmp_path: Path, content: bytes | None,
     assert message in str(caught.value)
 
 
-def test_folder_is_no_recipe(tmp_path: Path) -> None:
+def test_a_folder_is_not_a_recipe(tmp_path: Path) -> None:
     """A folder is refused as one."""
     with pytest.raises(RecipeError, match="is a folder"):
         read_recipe(tmp_path)
@@ -405,7 +405,7 @@ def test_byte_order_mark_and_windows_lines_are_read(tmp_path: Path) -> None:
     assert read_recipe(path, overrides=["name=other"]).name == "other"
 
 
-def test_json_schema_takes_valid_recipes_and_refuses_wrong_ones() -> None:
+def test_the_json_schema_accepts_valid_recipes_and_refuses_wrong_ones() -> None:
     """An editor that knows the schema agrees with the loader, and shows what fields are for."""
     schema = recipe_json_schema()
     jsonschema.Draft202012Validator.check_schema(schema)

@@ -36,20 +36,20 @@ def refused(
         ("o100", {"temperature": 0.7}, set()),
     ],
 )
-def test_openai_families(model: str, asked: dict[str, Any], names: set[str]) -> None:
+def test_openai_families_are_known(model: str, asked: dict[str, Any], names: set[str]) -> None:
     """At OpenAI's own host; elsewhere such a name may be anything."""
     assert refused(model, asked, api="openai-chat").keys() == names
     assert refused(model, asked, api="openai-chat", hosts=("gateway.local",)) == {}
 
 
-def test_what_an_api_lacks_it_lacks_everywhere() -> None:
+def test_a_parameter_an_api_lacks_is_refused_on_every_host() -> None:
     """With the way out."""
     found = refused("m", {"seed": 1, "stop": "x", "temperature": 2.0}, hosts=("gateway.local",))
     assert found.keys() == {"seed", "stop"}
     assert "`ask: {seed: null}`" in found["seed"]
 
 
-def test_tools_and_reasoning_want_responses() -> None:
+def test_tools_with_reasoning_need_the_responses_api() -> None:
     """From 5.4 on."""
     tools = [{"type": "function"}]
     found = refused("gpt-5.4", {"reasoning_effort": "low"}, api="openai-chat", tools=tools)
@@ -60,7 +60,7 @@ def test_tools_and_reasoning_want_responses() -> None:
 
 
 @pytest.mark.parametrize(("model", "says"), [("gemini-2.5-pro", False), ("gemini-3.1-pro", True)])
-def test_gemini_gives_no_scores_from_three_on(model: str, says: bool) -> None:
+def test_gemini_3_gives_no_log_probabilities(model: str, says: bool) -> None:
     """At Google's hosts."""
     asked = {"top_logprobs": 2}
     hosts = ("us-central1-aiplatform.googleapis.com",)

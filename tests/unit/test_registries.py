@@ -40,7 +40,7 @@ def test_no_host_belongs_to_two_profiles() -> None:
     assert len(hosts) == len(set(hosts))
 
 
-def test_each_protocol_s_words_are_of_known_meaning() -> None:
+def test_each_protocols_error_codes_have_a_known_meaning() -> None:
     """A word for a signal or limit that nothing looks for would never be read."""
     terms = {"training_use": "permitted"}
     behind_url = {"base_url": "http://t/v1", "model": "m", "terms": terms, "api_key": "env:KEY"}
@@ -52,7 +52,7 @@ def test_each_protocol_s_words_are_of_known_meaning() -> None:
         assert all(word == word.lower() for words in errors.codes.values() for word in words)
 
 
-def test_each_check_of_a_recipe_has_a_class_that_judges() -> None:
+def test_each_check_of_a_recipe_has_a_class() -> None:
     """The class is found by the check's name, and takes the settings that a recipe has under that name."""
     files = {path.stem.removesuffix("_check") for path in (ROOT / "schemas").glob("*_check.py")}
     assert files == set(Check.model_fields)
@@ -63,12 +63,12 @@ def test_each_check_of_a_recipe_has_a_class_that_judges() -> None:
         assert get_type_hints(judges.__init__)["settings"] is model
 
 
-def test_each_type_of_a_kept_column_is_stored() -> None:
+def test_each_type_of_a_kept_column_can_be_stored() -> None:
     """As a recipe declares it, and as the JSON Schema lists it."""
     assert set(VALUE_TYPES) == set(VALUES)
 
 
-def test_each_finish_reason_is_ruled_on() -> None:
+def test_each_finish_reason_has_a_rule() -> None:
     """An answer that ends in one that no rule knows would become a record."""
     kept = {"stop", "tool_calls"}
     for finish in get_args(FinishReason):

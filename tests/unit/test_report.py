@@ -56,7 +56,7 @@ def dataset(root: Path, *, text: str = "an answer", rows: list[Any] | None = Non
     return recipe
 
 
-def test_page_says_what_is_stored(tmp_path: Path) -> None:
+def test_the_page_shows_what_is_stored(tmp_path: Path) -> None:
     """Counts, outcomes, provenance and rows of a partial dataset."""
     seen = Seen(report(open_dataset(dataset(tmp_path))))
     for words in ("This dataset is not finished", "1 duplicate", "Answers per minute", "what is 1 + 1?", "an answer 3"):
@@ -65,7 +65,7 @@ def test_page_says_what_is_stored(tmp_path: Path) -> None:
     assert "built-in simulator" in seen.text
 
 
-def test_nothing_hostile_acts(tmp_path: Path) -> None:
+def test_hostile_content_is_inert(tmp_path: Path) -> None:
     """HTML, formulas, escapes and bidi controls in prompts, answers and reasoning come out as text."""
     rows = [{"id": f"{n}{HOSTILE}", "question": f"{HOSTILE} {n}"} for n in range(8)]
     page = report(open_dataset(dataset(tmp_path, text=HOSTILE, rows=rows)))
@@ -84,7 +84,7 @@ def test_giant_cells_are_cut(tmp_path: Path) -> None:
     assert "more characters" in page
 
 
-def test_dataset_without_a_shard_has_a_page(tmp_path: Path) -> None:
+def test_a_dataset_without_shards_has_a_page(tmp_path: Path) -> None:
     """A run that only begins can be looked at."""
     write_source(tmp_path, questions(2))
     recipe = recipe_of(tmp_path)
@@ -92,7 +92,7 @@ def test_dataset_without_a_shard_has_a_page(tmp_path: Path) -> None:
     assert "No shard is sealed yet" in report(open_dataset(recipe))
 
 
-def test_no_dataset_and_damage_are_said(tmp_path: Path) -> None:
+def test_a_missing_dataset_and_damage_are_reported(tmp_path: Path) -> None:
     """The command ends with 2 and the key of what is wrong."""
     result = CliRunner().invoke(main, ["report", str(tmp_path)])
     assert (result.exit_code, "not a Stillhouse dataset" in result.output) == (2, True)
@@ -108,7 +108,7 @@ def test_no_dataset_and_damage_are_said(tmp_path: Path) -> None:
     [("latency_s", float("nan")), ("asked_at", datetime(9999, 12, 31, tzinfo=UTC)), ("asked_at", None)],
     ids=["no number", "far away", "no column"],
 )
-def test_what_no_run_writes_is_said(tmp_path: Path, column: str, value: object) -> None:
+def test_unexpected_values_are_reported(tmp_path: Path, column: str, value: object) -> None:
     """A shard that another program rewrote with our metadata is damage, not a crash; `verify` agrees."""
     recipe = dataset(tmp_path)
     shard = Path(recipe.dataset.path) / "data" / "part-000-000000.parquet"
@@ -124,7 +124,7 @@ def test_what_no_run_writes_is_said(tmp_path: Path, column: str, value: object) 
         report(open_dataset(recipe))
 
 
-def test_command_writes_the_page(tmp_path: Path) -> None:
+def test_the_command_writes_the_page(tmp_path: Path) -> None:
     """To a file whose name it prints, to stdout, or not at all where it can't."""
     recipe = dataset(tmp_path)
     target = tmp_path / "page.html"
@@ -141,7 +141,7 @@ def test_command_writes_the_page(tmp_path: Path) -> None:
     assert (failed.exit_code, "can't be written" in failed.output) == (2, True)
 
 
-def test_dataset_on_s3_has_the_same_page(tmp_path: Path, s3: S3Server) -> None:
+def test_a_dataset_on_s3_has_the_same_page(tmp_path: Path, s3: S3Server) -> None:
     """The store makes no difference."""
     url = f"s3://{s3.bucket}/set"
     where = {"path": url, "prompts_per_shard": 2, "endpoint_url": s3.endpoint_url}
@@ -153,13 +153,13 @@ def test_dataset_on_s3_has_the_same_page(tmp_path: Path, s3: S3Server) -> None:
     assert "answer 1" in page.output
 
 
-def test_shown_cuts_and_cleans() -> None:
+def test_shown_text_is_cut_and_cleaned() -> None:
     """Line breaks and joiners stay; what acts is written out."""
     assert shown("a\r\nb\t\u200d\x1b[0m\u202e") == "a\nb\t\u200d\\x1b[0m\\u202e"
     assert shown("x" * 10, most=4) == "xxxx… (6 more characters)"
 
 
-def test_histogram_knows_its_quantiles() -> None:
+def test_a_histogram_gives_its_quantiles() -> None:
     """Within the width of a bin; zero, null and NaN do no harm."""
     histogram = Histogram()
     histogram.add(pa.chunked_array([[float(n) for n in range(1, 1001)]]))
@@ -178,7 +178,7 @@ def answers_at(*seconds: float, latency_s: float = 1.0) -> pa.Table:
     return pa.table(columns | {"input_tokens": [10] * count, "output_tokens": [20] * count})
 
 
-def test_timeline_leaves_pauses_out() -> None:
+def test_the_timeline_leaves_pauses_out() -> None:
     """Two minutes of work with a day between are two minutes of work, and all answers are in them."""
     timeline = Timeline()
     for start in (1_000_000, 1_086_400):
@@ -192,7 +192,7 @@ def test_timeline_leaves_pauses_out() -> None:
     assert points[-1].in_flight == 0
 
 
-def test_timeline_is_bounded() -> None:
+def test_the_timeline_is_bounded() -> None:
     """However long a run takes, it is drawn by about as many points, and a slow answer is not a pause."""
     timeline = Timeline()
     for day in range(40):

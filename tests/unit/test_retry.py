@@ -49,7 +49,7 @@ def after(*outcomes: Outcome, max_attempts: int = 6) -> tuple[Decision, Tries]:
 
 
 @pytest.mark.parametrize("outcome", [ANSWER, Policy("refused", 400)])
-def test_an_answer_and_a_refusal_settle(outcome: Outcome) -> None:
+def test_an_answer_or_a_refusal_settles_a_sample(outcome: Outcome) -> None:
     """A refusal is data: it is never asked again to get round it."""
     assert after(outcome)[0] == Settled()
 
@@ -57,7 +57,7 @@ def test_an_answer_and_a_refusal_settle(outcome: Outcome) -> None:
 @pytest.mark.parametrize(
     ("outcome", "kind"), [(TooLong("long", 413), "too_long"), (BadRequest("bad", 422), "bad_request")]
 )
-def test_what_no_retry_mends_is_given_up_at_once(outcome: Outcome, kind: str) -> None:
+def test_permanent_failures_are_given_up_at_once(outcome: Outcome, kind: str) -> None:
     """With its message and its status."""
     assert after(outcome)[0] == GiveUp(kind, outcome.message, outcome.status)  # type: ignore[union-attr, arg-type]
 
@@ -74,7 +74,7 @@ def test_money_and_auth_pause_the_run() -> None:
     )
 
 
-def test_limits_draw_on_no_budget() -> None:
+def test_rate_limits_use_no_attempts() -> None:
     """However often; the account waits, not the sample."""
     refusals: list[Outcome] = [Rate("slow", 429, 7.0), Ramp("slower", 429, 9.0)]
     decision, tries = after(*refusals * 500)
@@ -106,14 +106,14 @@ def test_failures_of_all_kinds_share_the_budget() -> None:
     assert (tries.attempts, tries.failures, tries.overloads, tries.maybe_billed) == (5, 3, 1, 2)
 
 
-def test_overload_has_a_generous_budget_of_its_own() -> None:
+def test_overload_has_its_own_generous_budget() -> None:
     """Only a prompt that itself overloads the teacher meets its end."""
     assert isinstance(after(*[Overload("503")] * (MAX_OVERLOADS - 1), max_attempts=1)[0], Again)
     assert after(*[Overload("busy", 503)] * MAX_OVERLOADS)[0] == GiveUp("overload", "busy", 503)
 
 
 @pytest.mark.parametrize("outcome", [NoConnection("refused"), Overload("loading", 503, loading=True)])
-def test_a_teacher_that_is_not_there_yet_uses_up_nothing(outcome: Outcome) -> None:
+def test_a_teacher_not_there_yet_uses_no_attempts(outcome: Outcome) -> None:
     """However often it is tried; once it is up, the next try is seconds away."""
     decision, tries = after(*[outcome] * (5 * MAX_OVERLOADS), max_attempts=1)
     assert isinstance(decision, Again)
@@ -121,7 +121,7 @@ def test_a_teacher_that_is_not_there_yet_uses_up_nothing(outcome: Outcome) -> No
     assert (tries.failures, tries.overloads, tries.maybe_billed) == (0, 0, 0)
 
 
-def test_overload_waits_at_least_as_told() -> None:
+def test_overload_waits_at_least_the_stated_time() -> None:
     """Retry-After is a floor under the backoff."""
     decision, _ = after(Overload("503", 503, retry_after_s=120.0))
     assert decision == Again(120.0)

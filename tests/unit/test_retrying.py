@@ -100,7 +100,7 @@ async def test_failures_become_records(tmp_path: Path) -> None:
     assert (again.state, again.requests, len(read_plans(open_dataset(recipe)))) == ("done", 0, 2)
 
 
-async def test_counts_add_up_at_every_moment(tmp_path: Path) -> None:
+async def test_counts_always_add_up(tmp_path: Path) -> None:
     """With the plan alone, with its index, and with every number of its shards: what is not resolved is failed."""
     recipe = recipe_at(tmp_path)
     first = await asked(recipe, REFUSING)
@@ -138,7 +138,7 @@ async def test_what_fails_again_can_be_retried_again(tmp_path: Path) -> None:
     assert_sound(recipe)
 
 
-async def test_kinds_are_picked(tmp_path: Path) -> None:
+async def test_retry_selects_kinds(tmp_path: Path) -> None:
     """The others stay failures, also through retries of prompts that have both, and come later."""
     recipe = recipe_at(tmp_path)
     first = await asked(recipe, REFUSING, BREAKING)
@@ -174,7 +174,7 @@ async def test_a_plan_without_an_index_is_finished(tmp_path: Path, retry: Sequen
     assert_sound(recipe)
 
 
-async def test_an_index_is_completed_as_it_was_begun(tmp_path: Path) -> None:
+async def test_an_index_is_completed_as_it_was_started(tmp_path: Path) -> None:
     """Every writer makes the same parts, cut at a hundred chunks."""
     write_source(tmp_path, questions(160))
     recipe = recipe_of(tmp_path, dataset={"prompts_per_shard": 1}, teachers=recipe_at(tmp_path / "x").teachers)
@@ -192,7 +192,7 @@ async def test_an_index_is_completed_as_it_was_begun(tmp_path: Path) -> None:
     assert [read_part(store, 1, number).to_pylist() for number in range(2)] == tables
 
 
-async def test_source_generations_go_on_behind_a_retry(tmp_path: Path) -> None:
+async def test_source_generations_continue_after_a_retry(tmp_path: Path) -> None:
     """A pilot, a retry, a pilot, a retry, the rest, new files: every row is planned once."""
     recipe = recipe_at(tmp_path)
     await asked(recipe, REFUSING, limit=7)
@@ -209,7 +209,7 @@ async def test_source_generations_go_on_behind_a_retry(tmp_path: Path) -> None:
     assert_sound(recipe)
 
 
-async def test_a_pilot_is_not_kept_by_a_retry_that_was_begun(tmp_path: Path) -> None:
+async def test_a_started_retry_does_not_keep_a_pilot_open(tmp_path: Path) -> None:
     """`run --limit` finishes the retry, then plans its rows."""
     recipe = recipe_at(tmp_path)
     await asked(recipe, REFUSING, limit=7)
@@ -218,7 +218,7 @@ async def test_a_pilot_is_not_kept_by_a_retry_that_was_begun(tmp_path: Path) -> 
     assert (end.prompts, end.failed) == (10, 0)
 
 
-async def test_the_run_comes_first(tmp_path: Path) -> None:
+async def test_an_unfinished_run_comes_before_a_retry(tmp_path: Path) -> None:
     """A dataset without a run, or with unsealed chunks of the source, is refused."""
     recipe = recipe_at(tmp_path)
     with pytest.raises(UsageError, match="finish the run first"):
@@ -229,7 +229,7 @@ async def test_the_run_comes_first(tmp_path: Path) -> None:
         await asked(recipe, retry=RETRYABLE)
 
 
-async def test_nothing_is_planned_over_a_source_that_is_gone(tmp_path: Path) -> None:
+async def test_a_retry_needs_its_source(tmp_path: Path) -> None:
     """The file is named; one without failures does not matter."""
     recipe = recipe_at(tmp_path)
     other = write_source(tmp_path, questions(5, start=100), name="b.jsonl")
@@ -247,7 +247,7 @@ async def test_nothing_is_planned_over_a_source_that_is_gone(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("reasoning", ["column", "inline"])
-async def test_an_answer_that_is_there_is_not_kept_again(tmp_path: Path, reasoning: str) -> None:
+async def test_an_equal_answer_is_not_kept_again(tmp_path: Path, reasoning: str) -> None:
     """A teacher with one answer: one record per prompt, whichever generation got it; the others name that record."""
     recipe = recipe_at(tmp_path, dataset={"prompts_per_shard": 5, "reasoning": reasoning})
     settings = {"distinct": 1, "reasoning": "think"}
@@ -262,14 +262,14 @@ async def test_an_answer_that_is_there_is_not_kept_again(tmp_path: Path, reasoni
     assert_sound(recipe)
 
 
-async def test_all_answers_are_kept_where_they_are_wanted(tmp_path: Path) -> None:
+async def test_equal_answers_are_kept_if_wanted(tmp_path: Path) -> None:
     """`dedup.answers: false` holds for a retry as well."""
     recipe = recipe_at(tmp_path, dedup={"answers": False})
     await asked(recipe, REFUSING, settings={"distinct": 1})
     assert (await asked(recipe, retry=RETRYABLE, settings={"distinct": 1})).records == PROMPTS * SAMPLES
 
 
-def test_samples_that_are_not_asked_are_not_there(tmp_path: Path) -> None:
+def test_samples_not_retried_have_no_rows(tmp_path: Path) -> None:
     """To be done, left, recovered and given up are the others alone."""
     texts = [(("user", f"question {n}"),) for n in range(3)]
     prompts = [Prompt(f"q{n}", prompt_key(text), text, ()) for n, text in enumerate(texts)]
@@ -288,7 +288,7 @@ def test_samples_that_are_not_asked_are_not_there(tmp_path: Path) -> None:
     assert held.state.given_up.keys() == set(wanted)
 
 
-async def test_verify_expects_just_the_samples_that_are_asked_again(tmp_path: Path) -> None:
+async def test_verify_expects_exactly_the_retried_samples(tmp_path: Path) -> None:
     """A shard of a retry that lacks one, or holds another's, is damaged; and it can be repaired."""
     recipe = recipe_at(tmp_path)
     await asked(recipe, REFUSING)
@@ -303,7 +303,7 @@ async def test_verify_expects_just_the_samples_that_are_asked_again(tmp_path: Pa
     assert_sound(recipe)
 
 
-async def test_a_shard_whose_failures_were_asked_again_stays(tmp_path: Path) -> None:
+async def test_a_shard_with_retried_failures_stays(tmp_path: Path) -> None:
     """Without it, they would be asked in two generations: repair leaves it, damaged as it is."""
     recipe = recipe_at(tmp_path)
     await asked(recipe, REFUSING)
@@ -314,7 +314,7 @@ async def test_a_shard_whose_failures_were_asked_again_stays(tmp_path: Path) -> 
     assert path.exists()
 
 
-async def test_a_plan_says_what_it_retries(tmp_path: Path) -> None:
+async def test_a_plan_names_what_it_retries(tmp_path: Path) -> None:
     """Its kinds and the files its prompts are in; a plan of source rows says nothing of the kind."""
     recipe = recipe_at(tmp_path)
     await asked(recipe, REFUSING)

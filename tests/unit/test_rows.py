@@ -89,7 +89,7 @@ def test_a_dataset_has_the_optional_columns_that_its_recipe_asks_for() -> None:
     assert [field.name for field in tools.data if field.type == MESSAGES_WITH_CALLS] == ["completion", "messages"]
 
 
-def test_a_record_says_what_was_asked_and_answered(tmp_path: Path) -> None:
+def test_a_record_holds_the_question_and_the_answer(tmp_path: Path) -> None:
     """Every column, and the row is a Record."""
     body = body_of("Four.", reasoning_content="Two and two.")
     recipe, held = chunk_of(
@@ -166,7 +166,7 @@ REJECTS: list[tuple[RejectReason, bytes, int]] = [
 
 
 @pytest.mark.parametrize(("reason", "body", "status"), REJECTS, ids=lambda value: value if type(value) is str else "")
-def test_what_is_no_training_data_is_rejected_with_its_reason(
+def test_unusable_answers_are_rejected_with_their_reason(
     tmp_path: Path, reason: RejectReason, body: bytes, status: int
 ) -> None:
     """With everything known about it, and the raw body."""
@@ -228,7 +228,7 @@ def test_the_older_function_call_is_a_tool_call(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("arguments", ["{", "[1]", '"a"', 7, [1]])
-def test_arguments_that_no_chat_template_can_read_are_rejected(tmp_path: Path, arguments: Any) -> None:
+def test_arguments_unreadable_for_chat_templates_are_rejected(tmp_path: Path, arguments: Any) -> None:
     """They must be a JSON object; the answer stays in rejected/."""
     call = {"function": {"name": "f", "arguments": arguments}}
     _, files = seal_answers(tmp_path, body_of("See:", tool_calls=[call]), ask=TOOLS)
@@ -237,7 +237,7 @@ def test_arguments_that_no_chat_template_can_read_are_rejected(tmp_path: Path, a
     assert json.loads(row["tool_calls"]) == [call]
 
 
-def test_equal_tool_calls_with_ids_of_their_own_are_equal_answers(tmp_path: Path) -> None:
+def test_equal_tool_calls_with_different_ids_are_equal_answers(tmp_path: Path) -> None:
     """Servers give each call a new id."""
     recipe, held = chunk_of(tmp_path, questions(1), ask=TOOLS | {"samples": 3})
     for ordinal, (call_id, name) in enumerate([("c1", "f"), ("c2", "f"), ("c3", "g")]):
@@ -265,7 +265,7 @@ def test_messages_are_the_whole_conversation(tmp_path: Path, tools: bool) -> Non
     assert "messages" not in files["rejected"][0]
 
 
-def test_a_kept_column_may_be_called_messages_where_the_dataset_has_none(tmp_path: Path) -> None:
+def test_a_kept_column_may_be_called_messages_if_the_dataset_has_none(tmp_path: Path) -> None:
     """Also one of exactly the type that ours has; with `dataset.messages` it needs another name."""
     table = pa.table({"question": ["why?"], "messages": [[{"role": "user", "content": "old"}]]})
     (tmp_path / "source").mkdir()
@@ -281,7 +281,7 @@ def test_a_kept_column_may_be_called_messages_where_the_dataset_has_none(tmp_pat
         index(recipe_of(tmp_path, **changes, dataset={"path": str(tmp_path / "b"), "messages": True}))
 
 
-def test_a_policy_error_s_words_are_the_refusal(tmp_path: Path) -> None:
+def test_a_policy_errors_message_is_the_refusal(tmp_path: Path) -> None:
     """The teacher's message in place of an answer."""
     recipe, held = chunk_of(tmp_path, questions(1))
     held.sent(0, at=1.0)
@@ -390,7 +390,7 @@ def test_failures_are_rows_too(tmp_path: Path) -> None:
     assert "raw" not in files
 
 
-def test_failures_recovered_from_a_journal_are_the_same(tmp_path: Path) -> None:
+def test_recovered_failures_give_the_same_rows(tmp_path: Path) -> None:
     """Whether or not their owner lived to seal them."""
     teacher = {"name": "sim", "api": "simulator", "max_attempts": 1}
     recipe, held = chunk_of(tmp_path, questions(2), teachers=[teacher])
@@ -408,7 +408,7 @@ def test_failures_recovered_from_a_journal_are_the_same(tmp_path: Path) -> None:
     assert told == [("ambiguous", 1, None, None), ("overload", 2, "127.0.0.1:9", "<html>")]
 
 
-def test_a_record_is_of_the_teacher_that_answered(tmp_path: Path) -> None:
+def test_a_record_names_the_teacher_that_answered(tmp_path: Path) -> None:
     """Its id, its name and its price, where the journal names another teacher than the one assigned."""
     teachers = [
         {"name": name, "api": "simulator", "price": {"input": 0, "output": price}}
@@ -431,7 +431,7 @@ def test_a_record_is_of_the_teacher_that_answered(tmp_path: Path) -> None:
         assert row["cost_usd"] == 7 * (place + 1) / 1e6
 
 
-def test_inline_reasoning_heads_the_completion(tmp_path: Path) -> None:
+def test_inline_reasoning_opens_the_completion(tmp_path: Path) -> None:
     """For training on the chain; an answer without one stays as it is."""
     bodies = (body_of("four", reasoning="hm"), body_of("five"), body_of("half", reasoning="hm", finish="length"))
     _, files = seal_answers(tmp_path, *bodies, dataset={"reasoning": "inline"})
@@ -453,7 +453,7 @@ def test_inline_reasoning_heads_the_completion(tmp_path: Path) -> None:
         {"teachers": [{"extra": {"generationConfig": {"responseLogprobs": True}}}]},
     ],
 )
-def test_columns_for_log_probabilities_come_with_a_teacher_that_is_asked_for_them(asked: dict[str, Any]) -> None:
+def test_log_probability_columns_exist_if_a_teacher_is_asked_for_them(asked: dict[str, Any]) -> None:
     """However it is asked."""
     assert wants_scores({"teachers": [{}], **asked})
     assert {*SCORES} <= {*columns_of(SCHEMA_VERSION, {"teachers": [{}], **asked}).rejected.names}
@@ -524,7 +524,7 @@ KEPT = {
 
 
 @pytest.mark.parametrize("kind", KEPT)
-def test_kept_columns_come_back_as_they_were(tmp_path: Path, kind: str) -> None:
+def test_kept_columns_survive_a_round_trip(tmp_path: Path, kind: str) -> None:
     """Of any type that Parquet has: in records, duplicates and failures; nulls too."""
     value, column = KEPT[kind]
     (tmp_path / "source").mkdir()
@@ -545,7 +545,7 @@ def test_kept_columns_come_back_as_they_were(tmp_path: Path, kind: str) -> None:
     assert pq.read_schema(tmp_path / "out" / FIRST.data_key).field("extra").type == column
 
 
-def test_attempts_beyond_the_column_s_type_do_not_keep_a_chunk_from_sealing(tmp_path: Path) -> None:
+def test_attempts_beyond_the_columns_range_do_not_block_sealing(tmp_path: Path) -> None:
     """A sample that waited for its limits for days."""
     recipe, held = chunk_of(tmp_path, questions(1))
     held.recover([Frame(Kind.ANSWERED, 0, float(at), 0.5, 429, "host") for at in range(40_000)], died=False)

@@ -104,7 +104,7 @@ def holder_of(store: Store) -> dict[str, object]:
 
 
 @pytest.mark.usefixtures("fast")
-def test_on_s3_the_second_waits_for_the_end_of_the_first(tmp_path: Path, s3: S3Server) -> None:
+def test_on_s3_a_second_run_waits_for_the_end_of_the_first(tmp_path: Path, s3: S3Server) -> None:
     """It learns who holds it; a run that ended properly is not waited for."""
     store = s3_store(tmp_path, s3)
     waits, entered = Waits(), threading.Event()
@@ -140,7 +140,7 @@ def test_on_s3_a_silent_run_is_taken_over(tmp_path: Path, s3: S3Server) -> None:
 
 
 @pytest.mark.usefixtures("fast")
-def test_on_s3_a_run_that_lost_its_place_stops(tmp_path: Path, s3: S3Server) -> None:
+def test_on_s3_a_run_that_lost_its_lock_stops(tmp_path: Path, s3: S3Server) -> None:
     """It hung and another took over: it notices, and does not take the lock back."""
     store = s3_store(tmp_path, s3)
     lost = threading.Event()
@@ -151,7 +151,7 @@ def test_on_s3_a_run_that_lost_its_place_stops(tmp_path: Path, s3: S3Server) -> 
 
 
 @pytest.mark.usefixtures("fast")
-def test_on_s3_an_answer_that_got_lost_is_no_lost_place(tmp_path: Path, s3: S3Server) -> None:
+def test_on_s3_a_lost_reply_does_not_lose_the_lock(tmp_path: Path, s3: S3Server) -> None:
     """The renewal was written but its reply was lost: the stored lock is our own."""
     store = s3_store(tmp_path, s3)
     lost = threading.Event()
@@ -162,7 +162,7 @@ def test_on_s3_an_answer_that_got_lost_is_no_lost_place(tmp_path: Path, s3: S3Se
 
 
 @pytest.mark.usefixtures("fast")
-def test_on_s3_a_renewal_that_hangs_holds_up_no_clock(tmp_path: Path, s3: S3Server) -> None:
+def test_on_s3_a_hanging_renewal_does_not_stop_the_clock(tmp_path: Path, s3: S3Server) -> None:
     """The store takes the call and says nothing: the run may not count on its place, and may again afterwards."""
     store = s3_store(tmp_path, s3)
     lost = threading.Event()
@@ -202,7 +202,7 @@ def test_on_s3_a_run_gives_up_a_store_that_stays_away(
     assert "could not be reached" in str(reasons[0])
 
 
-def test_on_s3_a_damaged_file_is_named(tmp_path: Path, s3: S3Server) -> None:
+def test_on_s3_a_damaged_lock_is_named(tmp_path: Path, s3: S3Server) -> None:
     """With what to do."""
     store = s3_store(tmp_path, s3)
     store.put(RUN_KEY, b"{")

@@ -54,7 +54,7 @@ class Model:
     st.lists(st.sets(st.integers(0, SAMPLES - 1)), min_size=PROMPTS, max_size=PROMPTS),
     st.lists(st.sets(st.sampled_from([b"a", b"b"])), min_size=PROMPTS, max_size=PROMPTS),
 )
-def test_as_many_are_out_as_accepted_answers_are_missing(
+def test_requests_in_flight_equal_the_missing_accepted_answers(
     steps: list[tuple[object, ...]], needs: list[int], candidates: list[set[int]], kept: list[set[bytes]]
 ) -> None:
     """Whatever happens, in any order: including samples of dead owners, which were never handed out here."""
@@ -108,9 +108,7 @@ def _count(model: Model, answer: bytes | None) -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(st.randoms(use_true_random=False), st.integers(1, 4), st.integers(0, 4), st.floats(0, 1))
-def test_the_samples_asked_are_the_fewest_with_so_many_accepted(
-    rng: object, accept: int, more: int, rate: float
-) -> None:
+def test_no_more_samples_are_asked_than_needed(rng: object, accept: int, more: int, rate: float) -> None:
     """Answers come in any order; each has its fate whenever it is asked."""
     import random
 
@@ -133,7 +131,7 @@ def test_the_samples_asked_are_the_fewest_with_so_many_accepted(
     assert not flying
 
 
-def test_without_accept_all_are_handed_out_once() -> None:
+def test_without_accept_each_sample_is_asked_once() -> None:
     """In order; what a generation does not ask is not."""
     states = AllSamples(6, asked=[1, 3, 4])
     assert list(states.take()) == [1, 3, 4]
@@ -144,7 +142,7 @@ def test_without_accept_all_are_handed_out_once() -> None:
     assert states.left == 2
 
 
-def test_without_accept_nothing_is_asked_in_the_place_of_an_answer() -> None:
+def test_without_accept_no_sample_is_replaced() -> None:
     """Whose verdict is awaited, as after a crash."""
     states = AllSamples(3)
     states.answered(1)

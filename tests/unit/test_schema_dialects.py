@@ -55,7 +55,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("name", SCHEMAS)
-def test_what_the_simulator_draws_fits(name: str) -> None:
+def test_answers_of_the_simulator_fit_the_schema(name: str) -> None:
     """Whatever the schema, as long as nothing in it is a pattern or a condition."""
     validator = schema_validator(SCHEMAS[name])
     for drawn in (0, 1, 2, 3, 10**6 + 1, 2**63 + 12345, 2**64 - 1):
@@ -76,12 +76,12 @@ def test_what_the_simulator_draws_fits(name: str) -> None:
         {"anyOf": [{"$ref": "#"}, {"properties": {"a": {"$ref": "#/no"}}}]},
     ],
 )
-def test_no_schema_is_too_much_for_the_simulator(schema: dict[str, Any]) -> None:
+def test_the_simulator_handles_any_schema(schema: dict[str, Any]) -> None:
     """What can't be drawn is left at something small that JSON can hold."""
     assert len(orjson.dumps(value_of(schema, drawn=2**63 + 5))) < 100_000
 
 
-def test_the_simulator_puts_the_right_answer_where_it_belongs() -> None:
+def test_the_simulator_puts_the_right_answer_in_its_field() -> None:
     """In the property named so, where its type allows."""
     assert value_of(SCHEMAS["flat"], drawn=5, answer="42")["answer"] == 42
     assert value_of(closed(final_answer={"type": "string"}), drawn=5, answer="42")["final_answer"] == "42"
@@ -90,7 +90,7 @@ def test_the_simulator_puts_the_right_answer_where_it_belongs() -> None:
 
 @pytest.mark.parametrize("dialect", [ANTHROPIC, BEDROCK, GEMINI])
 @pytest.mark.parametrize("name", [name for name in SCHEMAS if name != "tree"])
-def test_what_is_sent_is_taken_and_asks_for_no_more(name: str, dialect: SchemaDialect) -> None:
+def test_converted_schemas_are_accepted_and_no_stricter(name: str, dialect: SchemaDialect) -> None:
     """An answer that fits the whole schema fits what was sent of it; and the provider takes that."""
     sent = sendable(SCHEMAS[name], dialect)
     assert checked(sent, dialect, param="schema") == sent
@@ -100,7 +100,7 @@ def test_what_is_sent_is_taken_and_asks_for_no_more(name: str, dialect: SchemaDi
         assert not [fault.message for fault in validator.iter_errors(value)], value
 
 
-def test_what_an_api_lacks_is_told_in_words() -> None:
+def test_keywords_an_api_lacks_are_explained_in_words() -> None:
     """After any existing description; the API's own names for the same rule are used."""
     schema = closed(
         a={"type": "integer", "minimum": 1, "description": "A count."}, b={"const": 5}, c={"oneOf": [INTEGER]}
@@ -120,7 +120,7 @@ def test_what_an_api_lacks_is_told_in_words() -> None:
     assert sendable(closed(a={"type": "string", "minLength": 1}), BEDROCK)["properties"]["a"]["minLength"] == 1
 
 
-def test_objects_are_closed_where_the_api_wants_it() -> None:
+def test_objects_are_closed_if_the_api_requires_it() -> None:
     """Additional properties that the schema allows are mentioned in the description; elsewhere objects stay open."""
     schema = {"type": "object", "properties": {"a": {"properties": {"b": INTEGER}}}, "additionalProperties": INTEGER}
     sent = sendable(schema, ANTHROPIC)
@@ -160,7 +160,7 @@ def test_objects_are_closed_where_the_api_wants_it() -> None:
         ),
     ],
 )
-def test_what_closing_would_make_useless_is_refused(schema: dict[str, Any], words: str) -> None:
+def test_schemas_that_closing_would_empty_are_refused(schema: dict[str, Any], words: str) -> None:
     """With the place in it; an API that takes open objects takes them."""
     with pytest.raises(CantSend) as caught:
         sendable(schema, ANTHROPIC)
@@ -185,7 +185,7 @@ def test_what_closing_would_make_useless_is_refused(schema: dict[str, Any], word
         (closed(a={"$ref": "#/$defs/x", "title": "A"}) | {"$defs": {"x": INTEGER}}, "/properties/a has `$ref` beside"),
     ],
 )
-def test_the_rules_of_strict(schema: dict[str, Any], fault: str | None) -> None:
+def test_the_rules_of_strict_mode_are_checked(schema: dict[str, Any], fault: str | None) -> None:
     """Of OpenAI's, each with the first place that breaks it."""
     found = strict_fault(schema)
     assert found == fault if fault is None else fault in (found or "")

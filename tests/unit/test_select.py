@@ -69,7 +69,7 @@ LENGTH = [{"length": {"min": 1}}]
         ("select: {best_of: {by: length.score, keep: 0}}", "select.best_of.keep: "),
     ],
 )
-def test_what_does_not_go_together_is_refused(text: str, message: str) -> None:
+def test_settings_that_contradict_each_other_are_refused(text: str, message: str) -> None:
     """With its line, and what to write."""
     with pytest.raises(
         RecipeError, match=message.replace("(", r"\(").replace("{", r"\{").replace("?", r"\?")
@@ -145,7 +145,7 @@ def test_the_answers_with_the_best_scores_are_kept(tmp_path: Path) -> None:
     assert [row["sample"] for row in files["data"]] == [0, 1]
 
 
-def test_what_is_accepted_and_not_selected_counts_towards_accept(tmp_path: Path) -> None:
+def test_accepted_answers_that_are_not_selected_count_towards_accept(tmp_path: Path) -> None:
     """Equal answers count once, selected or not, and the rows say so."""
     meta, files = judged(tmp_path, ["a", "a", "abc"], keep=1, ask={"accept": 3, "at_most": 3})
     assert [row["sample"] for row in files["data"]] == [2]
@@ -209,7 +209,7 @@ class Compared:
         return judged
 
 
-async def test_statements_that_can_not_be_compared_are_given_up_soon() -> None:
+async def test_incomparable_statements_are_given_up_soon() -> None:
     """Each costs one comparison and forms a class of its own; the others are compared as usual."""
     compared = Compared()
     numbers = [str(number) for number in range(30)]
@@ -219,7 +219,7 @@ async def test_statements_that_can_not_be_compared_are_given_up_soon() -> None:
     assert compared.hopeless == 3
 
 
-async def test_so_many_statements_are_compared_with_and_no_more() -> None:
+async def test_comparisons_are_bounded() -> None:
     """The rest are each alone: the number of comparisons does not grow with its square."""
     compared = Compared()
     statements = [str(number) for number in range(9)]
@@ -270,7 +270,7 @@ def said(row: dict[str, Any]) -> str:
     return text.rpartition("####")[2].strip()
 
 
-async def test_the_majority_is_kept_and_never_voted_on_again(tmp_path: Path) -> None:
+async def test_the_majority_is_kept_and_never_recounted(tmp_path: Path) -> None:
     """Failures that are retried, and samples that are added, join the class that won or are left out."""
     recipe = voted_recipe(tmp_path)
     first = await asked(recipe, {"kind": "status", "status": 400, "share": 0.15}, accuracy=0.6)
@@ -302,7 +302,7 @@ async def test_the_majority_is_kept_and_never_voted_on_again(tmp_path: Path) -> 
             assert all(said(row) != won[prompt][0] for row in rows if row.get("reject_reason") == "not_selected")
 
 
-async def test_best_of_goes_with_accept(tmp_path: Path) -> None:
+async def test_best_of_works_with_accept(tmp_path: Path) -> None:
     """What is accepted and not selected counts: nothing is asked in its place, now or when more are wanted."""
     write_source(tmp_path, questions(PROMPTS))
     select = {"best_of": {"by": "length.score", "keep": 1}}

@@ -31,7 +31,7 @@ from stillhouse.gen.worker.sealing import Sealer
 from stillhouse.schemas.arrow import RECORD
 
 
-def test_metadata_says_what_the_shard_is(tmp_path: Path) -> None:
+def test_metadata_describes_the_shard(tmp_path: Path) -> None:
     """Seal, chunk, identity, the teachers' terms, the side files; and no endpoint or key."""
     teacher = {
         "name": "real",
@@ -48,7 +48,7 @@ def test_metadata_says_what_the_shard_is(tmp_path: Path) -> None:
     assert list(meta.side) == ["raw"]
 
 
-def test_raw_is_dropped_where_it_is_not_wanted(tmp_path: Path) -> None:
+def test_raw_replies_are_dropped_if_unwanted(tmp_path: Path) -> None:
     """`keep_raw: false`."""
     recipe, held = chunk_of(tmp_path, questions(1), dataset={"keep_raw": False})
     answer(held, 0, body_of())
@@ -58,7 +58,7 @@ def test_raw_is_dropped_where_it_is_not_wanted(tmp_path: Path) -> None:
     assert not (tmp_path / "out" / "_stillhouse" / "raw").exists()
 
 
-def test_a_chunk_without_prompts_is_a_shard_of_no_rows(tmp_path: Path) -> None:
+def test_a_chunk_without_prompts_is_an_empty_shard(tmp_path: Path) -> None:
     """Its metadata and schema are those of any other."""
     write_source(tmp_path, [*questions(1), "{no prompt"])
     recipe = recipe_of(tmp_path, dataset={"prompts_per_shard": 1})
@@ -72,7 +72,7 @@ def test_a_chunk_without_prompts_is_a_shard_of_no_rows(tmp_path: Path) -> None:
     assert (len(shard), shard.schema.names) == (0, RECORD.names)
 
 
-def test_types_are_the_schema_s(tmp_path: Path) -> None:
+def test_types_are_those_of_the_schema(tmp_path: Path) -> None:
     """On disk, nullability included."""
     recipe, held = chunk_of(tmp_path, questions(1))
     answer(held, 0, body_of())
@@ -80,7 +80,7 @@ def test_types_are_the_schema_s(tmp_path: Path) -> None:
     assert pq.read_schema(tmp_path / "out" / FIRST.data_key).remove_metadata().equals(RECORD)
 
 
-def test_a_sealing_leaves_no_scratch(tmp_path: Path) -> None:
+def test_sealing_leaves_no_scratch_files(tmp_path: Path) -> None:
     """The files that it wrote aside are gone, and the journal is still there: its owner removes it."""
     recipe, held = chunk_of(tmp_path, questions(1))
     answer(held, 0, body_of(finish="length"))
@@ -92,7 +92,7 @@ def test_a_sealing_leaves_no_scratch(tmp_path: Path) -> None:
     assert not held.journal.path.parent.exists()
 
 
-def test_of_two_sealers_of_one_chunk_one_wins(tmp_path: Path) -> None:
+def test_one_of_two_sealers_of_a_chunk_wins(tmp_path: Path) -> None:
     """At the same time, many times: one shard with its side files, and none of the other's."""
     recipe, held = chunk_of(tmp_path, questions(3))
     for ordinal in range(3):
@@ -117,7 +117,7 @@ def test_of_two_sealers_of_one_chunk_one_wins(tmp_path: Path) -> None:
     assert list(store.scratch().iterdir()) == []
 
 
-def test_a_later_sealer_removes_what_a_dead_one_left(tmp_path: Path) -> None:
+def test_a_later_sealer_removes_a_dead_ones_files(tmp_path: Path) -> None:
     """Side files without a shard, of this chunk and no other."""
     recipe, held = chunk_of(tmp_path, questions(1))
     store = open_dataset(recipe)
@@ -135,7 +135,7 @@ def test_a_later_sealer_removes_what_a_dead_one_left(tmp_path: Path) -> None:
     assert left == ours | set(others)
 
 
-def test_a_failed_write_is_away_and_leaves_the_journal(tmp_path: Path) -> None:
+def test_a_failed_write_counts_as_away_and_keeps_the_journal(tmp_path: Path) -> None:
     """The scratch folder can't be written: nothing is sealed, all can be sealed again."""
     recipe, held = chunk_of(tmp_path, questions(50), dataset={"prompts_per_shard": 50})
     for ordinal in range(50):

@@ -23,7 +23,7 @@ KEYED = {
 
 
 @pytest.mark.parametrize(("ship", "packages"), [("all", 1), ("code", 1), ("recipe", 0)])
-def test_the_folder_holds_the_recipe_and_our_code_alone(tmp_path: Path, ship: Ship, packages: int) -> None:
+def test_the_folder_holds_only_the_recipe_and_our_code(tmp_path: Path, ship: Ship, packages: int) -> None:
     """As the nodes' images need it; what is installed there is our requirements, never another Ray."""
     with packed(recipe_of(tmp_path), ship=ship) as shipment:
         folder = Path(shipment.runtime_env["working_dir"])
@@ -62,7 +62,7 @@ def test_nodes_get_what_vertex_needs(tmp_path: Path) -> None:
     assert [line.split(">=")[0] for line in pip[len(requirements()) :]] == ["google-auth", "requests"]
 
 
-def test_no_secret_travels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_secret_is_shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The recipe names the key; runtime_env and metadata, which the cluster shows, know nothing of it."""
     monkeypatch.setenv("A_KEY", "secret-value")
     recipe = recipe_of(tmp_path, teachers=[KEYED])
@@ -88,7 +88,7 @@ def test_metadata_finds_the_dataset(tmp_path: Path) -> None:
     assert fingerprint(recipe_of(tmp_path, ask={"samples": 2})) != fingerprint(recipe)
 
 
-def test_local_paths_are_meant_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_local_paths_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The job has another working directory; what is in a store stays as it is."""
     monkeypatch.chdir(tmp_path)
     paths = ["a.jsonl", "s3://lake/b/*.jsonl"]
@@ -97,7 +97,7 @@ def test_local_paths_are_meant_here(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert recipe.dataset.path == str(tmp_path / "out/x")
 
 
-def test_rayjob_is_what_kuberay_takes() -> None:
+def test_kuberay_accepts_the_rayjob() -> None:
     """The example parses, waits as long as a stop takes, and holds no secret but as a mounted file."""
     path = Path(__file__).resolve().parents[2] / "cluster" / "deploy" / "rayjob.yaml"
     (config, job) = yaml.safe_load_all(path.read_text())
@@ -132,7 +132,7 @@ def failed(message: str, **known: Any) -> JobDetails:
 SETUP = "runtime_env setup failed: Failed to set up runtime environment.\nTraceback:\n"
 
 
-def test_a_node_that_can_not_install_is_told_how_to_do_without() -> None:
+def test_a_failed_install_on_a_node_gives_advice() -> None:
     """Ray's many lines become the last one, with the two ways around it."""
     job = failed(f"{SETUP}  /x/python: No module named pip\n\n")
     with pytest.raises(StillhouseError, match=r"No module named pip; this takes pip .* --ship code; .* --ship recipe"):
@@ -141,7 +141,7 @@ def test_a_node_that_can_not_install_is_told_how_to_do_without() -> None:
     assert not lacks_pip(failed(f"{SETUP}  ERROR: No matching distribution found for httpx\n"))
 
 
-def test_a_node_whose_disk_is_full_is_told_where_to_go() -> None:
+def test_a_full_disk_on_a_node_gives_advice() -> None:
     """No other way of shipping would help."""
     with pytest.raises(
         StillhouseError, match=r"disk .* is full \(OSError: .*\); free some space, or start Ray .* --temp-dir"
@@ -149,7 +149,7 @@ def test_a_node_whose_disk_is_full_is_told_where_to_go() -> None:
         check_ended(failed(f"{SETUP}OSError: [Errno 28] No space left on device: '/tmp/ray/session_x'"))
 
 
-def test_a_head_that_lacks_our_packages_is_told() -> None:
+def test_a_head_without_our_packages_is_reported() -> None:
     """This applies to a job that started and could not import; any other that fails gives its own reason."""
     log = "Job entrypoint command failed with exit code 1, last available logs:\nTraceback (most recent call last):\n"
     with pytest.raises(StillhouseError, match="the head's Python has no httpx; every node needs what Stillhouse needs"):

@@ -55,7 +55,7 @@ def keys(store: Store) -> list[str]:
     return [stat.key.removeprefix("_stillhouse/journal/") for stat in store.list("_stillhouse/journal/")]
 
 
-def test_segments_hold_what_came_since_the_last(tmp_path: Path, store: Store) -> None:
+def test_segments_hold_the_frames_since_the_last(tmp_path: Path, store: Store) -> None:
     """Nothing new, no segment; read together they are the journal."""
     journal = begun(tmp_path)
     shipper = ShippedJournal(store, FIRST, journal)
@@ -72,7 +72,7 @@ def test_segments_hold_what_came_since_the_last(tmp_path: Path, store: Store) ->
     assert list(journals_at(store, tmp_path).recovered(FIRST)) == [f(n) for n in range(3) for f in (sent, answered)]
 
 
-def test_a_segment_that_did_not_arrive_is_shipped_again(tmp_path: Path, s3: S3Server) -> None:
+def test_a_lost_segment_is_shipped_again(tmp_path: Path, s3: S3Server) -> None:
     """Nothing is counted as shipped that is not."""
     store = open_store("s3://lake/out", endpoint_url=s3.endpoint_url, patience_s=0.5)
     shipper = ShippedJournal(store, FIRST, begun(tmp_path, frames=2))
@@ -85,7 +85,7 @@ def test_a_segment_that_did_not_arrive_is_shipped_again(tmp_path: Path, s3: S3Se
     assert list(journals_at(store, tmp_path / "none").recovered(FIRST)) == [answered(0), answered(1)]
 
 
-def test_nothing_is_shipped_behind_the_end(tmp_path: Path, store: Store) -> None:
+def test_nothing_is_shipped_after_the_end(tmp_path: Path, store: Store) -> None:
     """A sealed chunk's journal is gone: a shipment in progress must neither restore it nor fail."""
     journal = begun(tmp_path, frames=2)
     shipper = ShippedJournal(store, FIRST, journal)
@@ -102,7 +102,7 @@ def test_nothing_is_shipped_behind_the_end(tmp_path: Path, store: Store) -> None
     assert len(keys(store)) == 1
 
 
-def test_a_damaged_segment_costs_what_it_held(tmp_path: Path, store: Store) -> None:
+def test_a_damaged_segment_costs_only_its_frames(tmp_path: Path, store: Store) -> None:
     """Cut off, replaced or missing: the others are read."""
     journal = begun(tmp_path)
     shipper = ShippedJournal(store, FIRST, journal)
@@ -117,7 +117,7 @@ def test_a_damaged_segment_costs_what_it_held(tmp_path: Path, store: Store) -> N
     assert [frame for frame in found if frame.ordinal != 1] == [answered(0, 5000), answered(3, 5000)]
 
 
-def test_a_sweep_ships_what_the_dead_left_and_leaves_the_living(tmp_path: Path, store: Store) -> None:
+def test_a_sweep_ships_dead_workers_journals_only(tmp_path: Path, store: Store) -> None:
     """In segments that fit into memory; what belongs to a sealed chunk just goes."""
     dead, alive = begun(tmp_path, frames=5), begun(tmp_path, name="1-w1", frames=1)
     dead.close()
@@ -135,7 +135,7 @@ def test_a_sweep_ships_what_the_dead_left_and_leaves_the_living(tmp_path: Path, 
     assert list(journals_at(store, tmp_path).recovered(FIRST)) == [*map(answered, range(5)), answered(0)]
 
 
-def test_what_an_older_version_left_is_swept_and_read(tmp_path: Path, store: Store) -> None:
+def test_journals_of_an_older_version_are_swept_and_read(tmp_path: Path, store: Store) -> None:
     """Its journals here go into segments of the present format; its segments in the store are read as they are."""
     wanted = [sent(0), answered(0), sent(1)]
     path = tmp_path / str(FIRST) / "1-w1.journal"
@@ -167,7 +167,7 @@ def whole(store: Store, root: Path) -> set[str]:
     return found.whole
 
 
-def test_who_left_everything_is_known_once_it_is_swept(tmp_path: Path, store: Store) -> None:
+def test_a_sweep_shows_whose_journals_are_complete(tmp_path: Path, store: Store) -> None:
     """A journal here, or a part of it in the store, may be all there is, or not."""
     journal = begun(tmp_path, name=NAME, frames=3)
     ShippedJournal(store, FIRST, journal).ship()
@@ -179,7 +179,7 @@ def test_who_left_everything_is_known_once_it_is_swept(tmp_path: Path, store: St
     assert whole(store, tmp_path) == whole(store, tmp_path / "none") == {"node.worker-1"}
 
 
-def test_a_frame_that_was_never_finished_is_not_missing(tmp_path: Path, store: Store) -> None:
+def test_an_unfinished_frame_is_not_missing(tmp_path: Path, store: Store) -> None:
     """Its writer was killed before it sent anything."""
     journal = begun(tmp_path, name=NAME, frames=3)
     journal.close()
@@ -189,7 +189,7 @@ def test_a_frame_that_was_never_finished_is_not_missing(tmp_path: Path, store: S
 
 
 @pytest.mark.parametrize("how", ["frame", "length", "tail", "segment", "cut", "boot", "old name"])
-def test_what_may_lack_something_is_never_taken_for_everything(tmp_path: Path, store: Store, how: str) -> None:
+def test_journals_that_may_be_incomplete_never_count_as_complete(tmp_path: Path, store: Store, how: str) -> None:
     """Damage before or after the sweep, a crash of the machine, a name that does not say who wrote it."""
     name = {"boot": "0-00000000-node.worker-1", "old name": "0-node.worker-1"}.get(how, NAME)
     journal = begun(tmp_path, name=name, frames=3)
@@ -211,7 +211,7 @@ def test_what_may_lack_something_is_never_taken_for_everything(tmp_path: Path, s
     assert whole(store, tmp_path) == set()
 
 
-def test_a_worker_that_has_a_chunk_again_says_so_before_it_asks(tmp_path: Path, store: Store) -> None:
+def test_a_worker_that_gets_a_chunk_back_reports_it_before_it_asks(tmp_path: Path, store: Store) -> None:
     """Its first journal, which is whole, must not pass for all that it sent."""
     begun(tmp_path, name=NAME, frames=3).close()
     journals_at(store, tmp_path).sweep()
@@ -240,7 +240,7 @@ def test_a_journal_swept_while_it_is_recovered_is_found(tmp_path: Path, store: S
         journals_at(store, root).forget(FIRST)
 
 
-def test_journals_of_a_sealed_chunk_go(tmp_path: Path, store: Store) -> None:
+def test_journals_of_a_sealed_chunk_are_deleted(tmp_path: Path, store: Store) -> None:
     """Here and in the store; no others."""
     for chunk in (FIRST, OTHER):
         journal = begun(tmp_path, chunk, frames=2)
@@ -269,7 +269,7 @@ def test_a_local_dataset_needs_no_shipping(tmp_path: Path) -> None:
     assert not (root / str(FIRST)).exists()
 
 
-def test_a_node_s_folder_is_the_dataset_s_own(tmp_path: Path, store: Store) -> None:
+def test_a_nodes_folder_belongs_to_one_dataset(tmp_path: Path, store: Store) -> None:
     """The same one for every run, and a different one for each dataset."""
     settings = recipe_of(tmp_path, run={"journal_dir": str(tmp_path / "node")}).run
     folder = journal_root(store, settings)

@@ -167,7 +167,7 @@ TPM = "Request too large for gpt-4o in organization org-1 on tokens per min (TPM
     ],
     ids=lambda value: getattr(value, "__name__", None) or str(value)[:60],
 )  # fmt: skip
-def test_the_class_of_what_providers_say(expected: type, status: int, body: Any) -> None:
+def test_providers_messages_are_classified(expected: type, status: int, body: Any) -> None:
     """Status, codes and types decide; a message only where it is the documented sign."""
     assert type(trouble(status, body)) is expected
 
@@ -221,7 +221,7 @@ def test_the_status_is_kept() -> None:
     ],
     ids=str,
 )
-def test_retry_after(headers: dict[str, str], wait_s: float | None) -> None:
+def test_retry_after_is_read_in_every_form(headers: dict[str, str], wait_s: float | None) -> None:
     """Milliseconds, seconds, a date by the server's clock; what is not a wait says nothing."""
     assert retry_after_s(headers) == wait_s
 
@@ -248,7 +248,7 @@ def test_any_retry_after_is_a_bounded_wait(headers: dict[str, str]) -> None:
         st.sampled_from([*OPENAI_ERRORS.kept_headers, "x-ratelimit-remaining", "server", "x-request-id"]), HEADER
     ),
 )
-def test_an_outcome_depends_on_no_header_that_is_not_kept(status: int, body: bytes, headers: dict[str, str]) -> None:
+def test_outcomes_depend_only_on_kept_headers(status: int, body: bytes, headers: dict[str, str]) -> None:
     """What is read live is what a journal has."""
     kept = {name: value for name, value in headers.items() if name in OPENAI_ERRORS.kept_headers}
     assert trouble_of(Reply(status, headers, body), OPENAI_ERRORS) == trouble_of(
@@ -269,21 +269,21 @@ def test_an_outcome_depends_on_no_header_that_is_not_kept(status: int, body: byt
         (google(429, "RESOURCE_EXHAUSTED", "Quota exceeded.", {"retryDelay": {"seconds": 3}}), None),
     ],
 )
-def test_a_wait_that_only_the_body_tells(body: Any, wait_s: float | None) -> None:
+def test_a_wait_can_come_from_the_body(body: Any, wait_s: float | None) -> None:
     """Google's RetryInfo, or the message."""
     found = trouble(429, body)
     assert isinstance(found, Rate)
     assert found.retry_after_s == wait_s
 
 
-def test_the_header_comes_before_the_body() -> None:
+def test_a_wait_in_the_header_wins_over_the_body() -> None:
     """If both state a wait, the header's counts, even a zero."""
     found = trouble(429, google(429, "RESOURCE_EXHAUSTED", "m", RETRY_INFO), retry_after="0")
     assert isinstance(found, Rate)
     assert found.retry_after_s == 0.0
 
 
-def test_overload_tells_its_wait() -> None:
+def test_an_overload_can_state_its_wait() -> None:
     """A 503 may order one too."""
     found = trouble(503, b"", retry_after="3")
     assert isinstance(found, Overload)
@@ -303,7 +303,7 @@ def test_overload_tells_its_wait() -> None:
         (502, "Bad Gateway", False),
     ],
 )
-def test_a_server_that_is_loading_says_so(status: int, message: str, loading: bool) -> None:
+def test_a_loading_server_is_recognised(status: int, message: str, loading: bool) -> None:
     """However it says so; one that is overloaded is not loading."""
     found = trouble(status, {"error": {"message": message}})
     assert isinstance(found, Overload)
@@ -336,7 +336,7 @@ JSON = st.recursive(
 @example(status=400, body=b"[" * 100_000, headers={})
 @example(status=400, body=b'{"error": {"message": ' + b'{"a":' * 400 + b"1" + b"}" * 402, headers={})
 @example(status=200, body=b'{"error": {"code": 99999999999999999999}}', headers={})
-def test_any_reply_is_some_trouble(status: int, body: bytes, headers: dict[str, str]) -> None:
+def test_any_error_reply_becomes_a_trouble(status: int, body: bytes, headers: dict[str, str]) -> None:
     """Nothing a server sends raises; the message is short and can be stored."""
     found = trouble_of(Reply(status, headers, body), OPENAI_ERRORS)
     assert isinstance(found, Trouble)
@@ -364,7 +364,7 @@ def test_any_reply_is_some_trouble(status: int, body: bytes, headers: dict[str, 
         (None, "10s", None),
     ],
 )
-def test_what_is_left_is_spread_until_there_is_more(
+def test_the_remaining_limit_is_spread_until_its_reset(
     remaining: str | None, reset: str | None, per_second: float | None
 ) -> None:
     """By OpenAI's headers; one that makes no sense says nothing."""
@@ -375,7 +375,7 @@ def test_what_is_left_is_spread_until_there_is_more(
     assert not found or found.keys() == {"total"}
 
 
-def test_limit_headers_are_told_apart() -> None:
+def test_kinds_of_limit_headers_are_distinguished() -> None:
     """Requests, and Fireworks' tokens in and out; a header older than its own reset doesn't count."""
     names = {"requests": "requests", "tokens-prompt": "input", "tokens-generated": "output"}
     headers = {f"x-ratelimit-remaining-{name}": "50" for name in names}
@@ -394,7 +394,7 @@ def test_limit_headers_are_told_apart() -> None:
     ],
     ids=["Anthropic", "Anthropic's output", "Together", "OpenRouter"],
 )
-def test_limits_are_told_in_other_words(names: str, reset: str, resource: Resource) -> None:
+def test_other_spellings_of_limit_headers_are_read(names: str, reset: str, resource: Resource) -> None:
     """Other names, and moments instead of spans, by the server's clock and never ours."""
     headers = {names.format("remaining"): "50", names.format("reset"): reset, "date": "Tue, 24 Nov 2026 02:00:00 GMT"}
     assert ceilings_of(headers, OPENAI_ERRORS, age_s=0.0) == {resource: Ceiling(5.0, 10.0, 0.0)}
@@ -433,7 +433,7 @@ def test_any_limit_header_is_a_positive_rate(headers: dict[str, str]) -> None:
 GATEWAY_LIMIT = {"x-ratelimit-limit-requests": "120", "x-ratelimit-remaining-requests": "0"}
 
 
-def test_a_limit_without_a_reset_is_by_the_minute_once_it_is_met() -> None:
+def test_a_limit_without_a_reset_counts_per_minute_once_reached() -> None:
     """Case 77: two requests per second from then on; while much is left nothing is read into it."""
     assert ceilings_of(GATEWAY_LIMIT, OPENAI_ERRORS, age_s=0.0, refused=True)["requests"].rate == 2.0
     plenty = GATEWAY_LIMIT | {"x-ratelimit-remaining-requests": "100"}
@@ -454,7 +454,7 @@ def test_a_limit_that_answers_disprove_is_not_believed(answers: int, believed: b
 
 
 @pytest.mark.parametrize("replies", [1, 2])
-def test_a_limit_that_one_reply_alone_states_lapses(replies: int) -> None:
+def test_a_limit_stated_by_one_reply_only_lapses(replies: int) -> None:
     """After answers that do not repeat it, to requests sent after it; one that another reply repeats applies."""
     trust = HeaderTrust()
     limit: dict[Resource, Ceiling] = {"requests": Ceiling(2.0, 300.0, 0.0)}
@@ -470,7 +470,7 @@ def test_a_limit_that_one_reply_alone_states_lapses(replies: int) -> None:
     assert trust.answered({}, sent_at=14.0, now=15.0) == {}
 
 
-def test_a_long_limit_that_one_reply_alone_states_is_probed() -> None:
+def test_a_long_limit_stated_by_one_reply_only_is_probed() -> None:
     """Five requests for an hour, says one answer of many: the next ones come soon enough to deny or confirm it."""
     trust = HeaderTrust()
     limit: dict[Resource, Ceiling] = {"requests": Ceiling(5 / 3600, 3600.0, 0.0)}
@@ -478,7 +478,7 @@ def test_a_long_limit_that_one_reply_alone_states_is_probed() -> None:
     assert trust.answered(limit, sent_at=5.0, now=5.5) == limit
 
 
-def test_a_wait_under_a_longer_name_is_a_wait() -> None:
+def test_a_wait_in_a_vendors_header_is_read() -> None:
     """Gateways pass a provider's on as `llm_provider-retry-after`."""
     found = trouble(429, openai("Rate limit exceeded"), **{"llm_provider-retry-after": "60"})
     assert isinstance(found, Rate)
@@ -486,7 +486,7 @@ def test_a_wait_under_a_longer_name_is_a_wait() -> None:
 
 
 @pytest.mark.parametrize(("latency_s", "expected"), [(0.2, Overload), (3.0, Ambiguous)])
-def test_a_gateway_that_waited_in_vain_had_sent_the_request_on(latency_s: float, expected: type) -> None:
+def test_a_gateway_timeout_may_have_been_billed(latency_s: float, expected: type) -> None:
     """Then it may be billed, and is a kind of failure of its own; an immediate error is an overload."""
     for status in (408, 504, 524):
         found = trouble_of(Reply(status, {}, b"", latency_s), OPENAI_ERRORS)
@@ -531,18 +531,18 @@ SAID = [
 
 
 @pytest.mark.parametrize(("expected", "status", "message"), SAID, ids=[message[:40] for *_, message in SAID])
-def test_what_a_message_alone_says(expected: type, status: int, message: str) -> None:
+def test_a_message_alone_is_classified(expected: type, status: int, message: str) -> None:
     """Families of phrases, because gateways rewrite codes; a wrong setting is not a prompt that is too long."""
     assert type(trouble(status, {"error": {"message": message}})) is expected
 
 
-def test_words_of_a_prompt_that_is_echoed_say_nothing() -> None:
+def test_words_of_an_echoed_prompt_are_ignored() -> None:
     """A validation error shows what it was sent; only a message of the server's own is searched."""
     echo = {"detail": [{"loc": ["body"], "msg": "field required", "input": "our safety system; insufficient balance"}]}
     assert type(trouble(422, echo)) is BadRequest
 
 
-def test_a_protocol_s_own_words_are_read_as_data() -> None:
+def test_a_protocols_error_codes_are_data() -> None:
     """Codes in headers without AWS's additions, and durations in the protocol's own fields."""
     words = COMMON.extended(
         codes={"rate": frozenset({"throttlingexception"})},
@@ -556,7 +556,7 @@ def test_a_protocol_s_own_words_are_read_as_data() -> None:
     assert set(headers) <= set(words.kept_headers)
 
 
-def test_common_words_are_read_for_every_protocol() -> None:
+def test_common_error_codes_are_read_for_every_protocol() -> None:
     """Gateways reword errors, so that families of phrases count whatever the protocol."""
     assert isinstance(trouble_of(Reply(400, {}, b'{"message": "This prompt is too long"}'), COMMON), TooLong)
     assert isinstance(trouble_of(Reply(500, {}, b'{"message": "model is currently loading"}'), COMMON), Overload)
@@ -575,7 +575,7 @@ def test_common_words_are_read_for_every_protocol() -> None:
         (openai("No such model"), None),
     ],
 )
-def test_a_refusal_that_names_a_parameter(body: Any, name: str | None) -> None:
+def test_a_refusal_that_names_a_parameter_is_recognised(body: Any, name: str | None) -> None:
     """By its name in `ask`, where the teacher was asked with it."""
     found = trouble(400, body)
     assert isinstance(found, BadRequest)

@@ -23,14 +23,14 @@ def rising(kind: str, count: int = 100, **others: int) -> list[dict[str, int]]:
     return [{kind: number + 1} | others for number in range(count)]
 
 
-def test_a_teacher_that_nobody_reaches_is_given_up_in_time() -> None:
+def test_an_unreachable_teacher_is_given_up_in_time() -> None:
     """After as long as the recipe says, counted from the first failure."""
     assert given_up_at(*rising("no_connection")) == 600.0
     assert given_up_at(*rising("overload")) == 600.0
     assert given_up_at({}, {}, *rising("no_connection"), give_up_after_s=30.0) == 50.0
 
 
-def test_one_that_fails_at_every_request_is_given_up_sooner() -> None:
+def test_a_teacher_failing_every_request_is_given_up_sooner() -> None:
     """It is up, but broken; a recipe with a longer or shorter wait is honoured."""
     assert given_up_at(*rising("server_error")) == 90.0
     assert given_up_at(*rising("server_error"), give_up_after_s=20.0) == 20.0
@@ -38,7 +38,7 @@ def test_one_that_fails_at_every_request_is_given_up_sooner() -> None:
     assert given_up_at(*rising("server_error", no_connection=1)) == 600.0
 
 
-def test_one_that_is_loading_or_limits_us_is_waited_for() -> None:
+def test_a_loading_or_limiting_teacher_is_waited_for() -> None:
     """As long as it says so; once it is silent, the wait starts over."""
     assert given_up_at(*rising("loading"), *rising("loading", 100, rate=1)) is None
     assert given_up_at(*({"no_connection": n, "rate": n} for n in range(100))) is None
@@ -51,7 +51,7 @@ def test_a_request_that_may_still_be_answered_is_waited_for() -> None:
     assert given_up_at(*rising("no_connection"), awaited=1) is None
 
 
-def test_one_that_has_answered_once_is_never_given_up() -> None:
+def test_a_teacher_that_answered_once_is_never_given_up() -> None:
     """Not even where a restarted queue counts from nothing."""
     silence = Silence(give_up_after_s=60.0)
     silence.look({"t": Tally(answers=1)}, now=0.0)
@@ -59,7 +59,7 @@ def test_one_that_has_answered_once_is_never_given_up() -> None:
         assert silence.look({"t": Tally(troubles={"no_connection": number})}, now=10.0 * number) == ([], None)
 
 
-def test_each_teacher_counts_for_itself_and_is_named_with_its_words() -> None:
+def test_each_teacher_is_counted_and_quoted_separately() -> None:
     """A note once, the reason at the end; what acts on a terminal is escaped."""
     silence, notes = Silence(give_up_after_s=60.0), []
     for number in range(7):
@@ -71,7 +71,7 @@ def test_each_teacher_counts_for_itself_and_is_named_with_its_words() -> None:
     assert str(reason).startswith(f"teacher b could not be reached for 60 s ({words}): start it or correct its address")
 
 
-def test_what_it_answered_instead_is_counted_by_kind() -> None:
+def test_other_replies_are_counted_by_kind() -> None:
     """The reason to stop names the kinds."""
     silence = Silence(give_up_after_s=10.0)
     silence.look({"t": Tally(troubles={"server_error": 1})}, now=0.0)

@@ -40,7 +40,7 @@ def ask(answers: Answers, message: str, *, serial: int = 0, max_tokens: int | No
         ("no numbers", None),
     ],
 )
-def test_arithmetic(message: str, value: str | None) -> None:
+def test_arithmetic_is_answered(message: str, value: str | None) -> None:
     """The last expression of whole numbers counts, with precedence; one without a whole value is ignored."""
     assert arithmetic(message) == value
 
@@ -52,7 +52,7 @@ def test_arithmetic_agrees_with_python(left: int, operator: str, right: int) -> 
     assert arithmetic(f"Compute {left} {operator} {right} now") == str(expected)
 
 
-def test_known_prompts_are_found_within_templates() -> None:
+def test_known_prompts_are_found_inside_templates() -> None:
     """Whole, wrapped on one line, over several lines; the longest known prompt wins."""
     known = KnownAnswers([("What is up?", "sky"), ("What is up? And down?", "earth"), ("What is up? And", "x")])
     assert known.find("What  is\nup?") == "sky"
@@ -128,7 +128,7 @@ def test_max_tokens_cuts_reasoning_first(reasoning: str | None, max_tokens: int)
     assert whole.content.startswith(cut.content)
 
 
-def test_think_heads_the_content() -> None:
+def test_think_tags_open_the_content() -> None:
     """The reasoning is part of the content if there is no field for it."""
     answer = ask(Answers(SimulatorSettings(reasoning="think")), "2 + 2")
     assert re.match(r"<think>\n.+\n</think>\n\n.+\n#### 4\Z", answer.content, re.DOTALL)
@@ -154,7 +154,7 @@ def test_settings_survive_json_and_refuse_nonsense() -> None:
             SimulatorSettings.model_validate(wrong)
 
 
-def test_a_file_of_answers_that_never_ends_is_refused(tmp_path: Path) -> None:
+def test_an_endless_answers_file_is_refused(tmp_path: Path) -> None:
     """A pipe, a device and an impossible path: none is waited for, and none gives a traceback."""
     os.mkfifo(tmp_path / "pipe")
     for path in (str(tmp_path / "pipe"), "/dev/zero", str(tmp_path), "a\0b", "~nobody-of-that-name/x"):

@@ -54,7 +54,7 @@ def test_no_window_admits_more_than_rate_and_burst(
         assert sum(output for _, _, output in window[:-1]) <= room
 
 
-def test_a_refusal_says_when_and_then_admits() -> None:
+def test_a_refusal_states_a_wait_after_which_requests_are_admitted() -> None:
     """The time that a 429 names is enough, and no refusal takes anything."""
     limits = Limits(SimulatorLimits(requests_per_minute=60), slot_s=1, now_s=0)
     assert admit(limits, 0) is None
@@ -67,7 +67,7 @@ def test_a_refusal_says_when_and_then_admits() -> None:
     assert admit(limits, 1.0) is None
 
 
-def test_output_leaves_a_debt() -> None:
+def test_output_tokens_leave_a_debt() -> None:
     """600 tokens at 60 a minute: nothing for ten minutes, less the burst."""
     limits = Limits(SimulatorLimits(output_tokens_per_minute=60, token_burst_s=10), slot_s=1, now_s=0)
     assert admit(limits, 0, output=600) is None
@@ -78,7 +78,7 @@ def test_output_leaves_a_debt() -> None:
     assert admit(limits, 591.001) is None
 
 
-def test_total_counts_both() -> None:
+def test_a_total_limit_counts_input_and_output() -> None:
     """Prompt and answer come out of one bucket; the third request's prompt would still fit, its answer would not."""
     limits = Limits(SimulatorLimits(total_tokens_per_minute=600, token_burst_s=10), slot_s=1, now_s=0)
     assert [admit(limits, 0, prompt=20, output=20) is None for _ in range(4)] == [True, True, False, False]
@@ -93,13 +93,13 @@ def test_in_flight_is_a_hard_bound() -> None:
     assert refusal.retry_after_s == 0.5
 
 
-def test_limits_may_be_kept_to_itself() -> None:
+def test_limits_may_be_unannounced() -> None:
     """As some providers do."""
     limits = Limits(SimulatorLimits(requests_per_minute=60, headers=False), slot_s=1.0, now_s=0.0)
     assert limits.levels(0.0) == []
 
 
-def test_headers_tell_the_state() -> None:
+def test_headers_state_the_limits() -> None:
     """OpenAI's names, the reset as Go writes a duration."""
     limits = Limits(SimulatorLimits(requests_per_minute=600, output_tokens_per_minute=60_000), slot_s=1, now_s=0)
     admit(limits, 0, output=10_000)
@@ -116,7 +116,7 @@ def test_headers_tell_the_state() -> None:
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0ms"), (0.12, "120ms"), (1, "1s"), (6.25, "6.25s"), (360, "6m0s")])
-def test_go_duration(seconds: float, text: str) -> None:
+def test_resets_are_go_durations(seconds: float, text: str) -> None:
     """The provider's notation."""
     assert go_duration(seconds) == text
 
@@ -130,7 +130,7 @@ def test_latency_is_lognormal() -> None:
     assert 0 < lognormal(0, median=1, sigma=5) < lognormal(2**64 - 1, median=1, sigma=5)
 
 
-def test_faults_share_the_requests() -> None:
+def test_faults_divide_the_requests() -> None:
     """Each fault gets its share; the other requests are served."""
     faults = (StatusFault(share=0.2), HangFault(share=0.1))
     found = [pick(faults, chance=unit(draw(3, serial, stream=0)[0]), uptime_s=0, number=0) for serial in range(5000)]
@@ -138,7 +138,7 @@ def test_faults_share_the_requests() -> None:
     assert found.count(faults[1]) == pytest.approx(500, abs=90)
 
 
-def test_faults_have_their_time() -> None:
+def test_faults_are_limited_in_time() -> None:
     """Outside its window a fault takes nothing from those after it."""
     storm, always = StatusFault(start_s=1, stop_s=2), ResetFault()
     assert [pick((storm, always), chance=0.5, uptime_s=at, number=0) for at in (0.9, 1.0, 1.9, 2.0)] == [

@@ -73,7 +73,7 @@ def test_a_process_serves_and_completes_its_log(process: SimulatorProcess, log: 
     assert len(log_lines(log)) == 3
 
 
-def test_sigterm_is_its_parents_matter(process: SimulatorProcess, log: Path) -> None:
+def test_sigterm_is_left_to_the_parent(process: SimulatorProcess, log: Path) -> None:
     """Stopping a Ray job signals the driver's children too; the driver still wants answers."""
     os.kill(process.pid, signal.SIGTERM)
     post(process, HELLO)
@@ -99,7 +99,7 @@ def test_no_simulator_outlives_a_killed_parent() -> None:
     wait_until(lambda: not runs(simulator), what="the simulator has ended", within_s=60)
 
 
-def test_what_is_wrong_at_the_start_is_said(tmp_path: Path) -> None:
+def test_errors_at_the_start_are_reported(tmp_path: Path) -> None:
     """A file of answers that isn't there, a port that is taken."""
     with pytest.raises(UsageError, match="can't be read"):
         start(SimulatorSettings(answers=str(tmp_path / "none.jsonl")))

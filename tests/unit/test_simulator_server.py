@@ -65,7 +65,7 @@ def log_lines(path: Path) -> list[dict[str, Any]]:
 # -- HTTP
 
 
-async def test_a_completion_is_whole() -> None:
+async def test_a_completion_is_complete() -> None:
     """Body, usage and headers as the provider sends them."""
     async with client() as http:
         answer = await http.post("chat/completions", json=HELLO)
@@ -107,7 +107,7 @@ async def test_bad_bodies_get_400(body: bytes, param: str | None) -> None:
     assert (error["type"], error["param"]) == ("invalid_request_error", param)
 
 
-async def test_paths_and_methods() -> None:
+async def test_wrong_paths_and_methods_are_refused() -> None:
     """Models, health, and JSON errors for what isn't there."""
     async with client(model="sim-1") as http:
         assert (await http.get("models")).json()["data"][0]["id"] == "sim-1"
@@ -148,7 +148,7 @@ async def test_pipelined_requests_wait_for_their_turn() -> None:
     assert answer.count(b"HTTP/1.1 200 OK") == 200
 
 
-async def test_chunked_bodies_and_expect() -> None:
+async def test_chunked_bodies_and_expect_are_handled() -> None:
     """A body in chunks is read; a client that asks first is told to continue."""
     body = orjson.dumps(HELLO)
     head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
@@ -195,7 +195,7 @@ async def test_status_faults_carry_body_and_headers() -> None:
 
 
 @pytest.mark.parametrize("when", ["before", "headers", "body"])
-async def test_reset_faults(when: str) -> None:
+async def test_reset_faults_reset_the_connection(when: str) -> None:
     """The client sees a reset; what came before it is what was ordered."""
     async with client(faults=[{"kind": "reset", "when": when}]) as http:
         with pytest.raises((httpx.ReadError, httpx.RemoteProtocolError)):
@@ -220,7 +220,7 @@ def read_until_reset(sock: socket.socket) -> bytes:
     raise AssertionError("the connection was closed in good order")
 
 
-async def test_truncate_faults() -> None:
+async def test_truncate_faults_cut_the_body() -> None:
     """Half of the body that the headers promise."""
     async with client(faults=[{"kind": "truncate"}]) as http:
         with pytest.raises(httpx.RemoteProtocolError, match="complete message body"):
@@ -304,7 +304,7 @@ async def test_in_flight_never_exceeds_its_limit() -> None:
     assert (counters["peak_in_flight"], counters["in_flight"]) == (5, 0)
 
 
-async def test_the_counters_tell_when_requests_came_and_ended() -> None:
+async def test_the_counters_give_arrival_and_end_times() -> None:
     """From the first request's arrival to the end of the last answer, in seconds of uptime; null before any."""
     async with client(latency_s=0.1) as http:
         assert (await stats(http))["first_at_s"] is None
@@ -317,7 +317,7 @@ async def test_the_counters_tell_when_requests_came_and_ended() -> None:
 # -- the log
 
 
-async def test_every_request_has_its_line(tmp_path: Path) -> None:
+async def test_every_request_is_logged_on_one_line(tmp_path: Path) -> None:
     """With key, tokens, status and the texts' hashes; serial numbers continue from the first process."""
     log = tmp_path / "log.jsonl"
     async with client(log=str(log), first_serial=100) as http:
@@ -343,7 +343,7 @@ async def test_every_request_has_its_line(tmp_path: Path) -> None:
         assert abs(line["time"] - time.time()) < 60
 
 
-async def test_a_client_that_left_was_not_delivered(tmp_path: Path) -> None:
+async def test_an_answer_to_a_departed_client_is_not_delivered(tmp_path: Path) -> None:
     """It left during the latency: the line says so, and is written before the latency ends."""
     log = tmp_path / "log.jsonl"
     async with client(log=str(log), latency_s=30.0) as http:
@@ -377,7 +377,7 @@ async def test_a_stream_is_spread_over_the_latency() -> None:
     assert len({round(at, 1) for at, _ in seen}) > 2
 
 
-async def test_a_gateway_cuts_silence_and_lets_streams_pass() -> None:
+async def test_a_gateway_cuts_silent_connections_and_lets_streams_pass() -> None:
     """After its timeout, with its status; the provider still bills the answer."""
     fault = {"kind": "silence", "after_s": 0.1}
     async with client(latency_s=0.4, faults=[fault]) as http:

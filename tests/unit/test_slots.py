@@ -51,7 +51,7 @@ async def test_pools_share_the_slots_of_their_node(tmp_path: Path) -> None:
     assert Slots(tmp_path, count=1).take() is not None
 
 
-def test_a_folder_of_somebody_elses_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_users_folder_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nor is one that others can write to; the number of slots is then unlimited."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     folder = tmp_path / f"stillhouse-{os.getuid()}"

@@ -33,7 +33,7 @@ def names(folder: Path, *paths: str) -> list[str]:
     return [file.url.removeprefix(f"{folder}/") for file in survey(source(*(folder / path for path in paths))).files]
 
 
-def test_a_folder_is_read_in_order_of_names_to_any_depth(tmp_path: Path) -> None:
+def test_a_folder_is_read_in_name_order_at_any_depth(tmp_path: Path) -> None:
     """Hidden names, names that begin with '_' and other kinds are passed over."""
     fill(
         tmp_path, "b.jsonl", "a/2.jsonl", "a/1.ndjson", "_x.jsonl", ".y.jsonl", "_d/a.jsonl", ".d/a.jsonl", "README.md"
@@ -41,7 +41,7 @@ def test_a_folder_is_read_in_order_of_names_to_any_depth(tmp_path: Path) -> None
     assert names(tmp_path, "") == ["a/1.ndjson", "a/2.jsonl", "b.jsonl"]
 
 
-def test_the_recipes_order_of_paths_holds_and_a_file_counts_once(tmp_path: Path) -> None:
+def test_paths_keep_the_recipes_order_and_a_file_counts_once(tmp_path: Path) -> None:
     """A glob that finds a named file again adds nothing."""
     fill(tmp_path, "a.jsonl", "b.jsonl", "c.jsonl")
     assert names(tmp_path, "c.jsonl", "*.jsonl") == ["c.jsonl", "a.jsonl", "b.jsonl"]
@@ -59,14 +59,14 @@ def test_the_recipes_order_of_paths_holds_and_a_file_counts_once(tmp_path: Path)
         ("*/*/*.jsonl", ["d/e/f.jsonl"]),
     ],
 )
-def test_globs(tmp_path: Path, glob: str, found: list[str]) -> None:
+def test_globs_find_files(tmp_path: Path, glob: str, found: list[str]) -> None:
     """A star stays within a folder, two do not."""
     fill(tmp_path, "a1.jsonl", "b2.jsonl", "d/g.jsonl", "d/e/f.jsonl", "d/.h.jsonl", "z.txt")
     assert names(tmp_path, glob) == found
 
 
 @pytest.mark.parametrize("path", ["missing.jsonl", "missing", "missing/*.jsonl", "*.parquet", "empty"])
-def test_nothing_found_says_what_was_looked_for(tmp_path: Path, path: str) -> None:
+def test_an_empty_result_says_what_was_looked_for(tmp_path: Path, path: str) -> None:
     """The message holds the path and the kinds that can be read."""
     fill(tmp_path, "a.jsonl")
     (tmp_path / "empty").mkdir()
@@ -77,7 +77,7 @@ def test_nothing_found_says_what_was_looked_for(tmp_path: Path, path: str) -> No
 
 
 @pytest.mark.parametrize("name", ["a.pdf", "a.xlsx", "a.parquet.gz", "a"])
-def test_a_named_file_of_another_kind_is_refused(tmp_path: Path, name: str) -> None:
+def test_a_named_file_of_an_unknown_kind_is_refused(tmp_path: Path, name: str) -> None:
     """In a folder it is skipped; if it is named, it is refused."""
     fill(tmp_path, name)
     with pytest.raises(SourceError, match=r"an unsupported kind: expected \.jsonl"):
@@ -111,7 +111,7 @@ def test_the_wrong_extension_is_a_source_error_with_the_name(tmp_path: Path, nam
 
 
 @pytest.mark.parametrize("kept", [0.3, 0.7, 0.99])
-def test_a_parquet_file_cut_off_is_a_source_error(tmp_path: Path, kept: float) -> None:
+def test_a_truncated_parquet_file_is_a_source_error(tmp_path: Path, kept: float) -> None:
     """The footer is at its end."""
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"q": [str(i) for i in range(10_000)]}), path)
@@ -120,7 +120,7 @@ def test_a_parquet_file_cut_off_is_a_source_error(tmp_path: Path, kept: float) -
         list(read_rows(found(path), source=source(path)))
 
 
-def test_a_gzip_file_cut_off_gives_its_rows_and_then_fails(tmp_path: Path) -> None:
+def test_a_truncated_gzip_file_gives_its_rows_and_then_fails(tmp_path: Path) -> None:
     """Rows before the fault are good."""
     path = tmp_path / "a.jsonl.gz"
     path.write_bytes(gzip.compress(b"".join(b'{"q": "%d"}\n' % i for i in range(400_000)))[:-9])
@@ -132,7 +132,7 @@ def test_a_gzip_file_cut_off_gives_its_rows_and_then_fails(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("name", ["a.parquet", "a.arrow", "a.csv"])
-def test_a_missing_column_is_refused_with_those_there_are(tmp_path: Path, name: str) -> None:
+def test_a_missing_column_is_refused_with_the_existing_ones(tmp_path: Path, name: str) -> None:
     """JSONL has no such header: there a row lacks the column."""
     table = pa.table({"question": ["a"], "answer": ["b"]})
     path = tmp_path / name
@@ -180,7 +180,7 @@ def test_kept_columns_have_the_files_types_or_the_declared_ones(tmp_path: Path) 
         kept_fields([found(tmp_path / "a.parquet")], source=source(tmp_path, keep=["x"]))
 
 
-def test_what_a_folder_passes_over_is_named(tmp_path: Path) -> None:
+def test_files_skipped_in_a_folder_are_named(tmp_path: Path) -> None:
     """Files of other kinds, even those that often lie next to prompts; hidden ones are not mentioned."""
     fill(tmp_path, "a.jsonl", "README.md", "dataset_info.json", "b.tsv", ".c.txt", "_d.txt")
     found = survey(source(tmp_path))
@@ -192,7 +192,7 @@ def test_what_a_folder_passes_over_is_named(tmp_path: Path) -> None:
     assert passed_over_note(survey(source(tmp_path / "a.jsonl")).passed_over) is None
 
 
-def test_json_and_tsv_count_where_they_are_meant(tmp_path: Path) -> None:
+def test_json_and_tsv_count_if_named(tmp_path: Path) -> None:
     """When a glob ends in their suffix, when they are named, or when there is nothing else."""
     fill(tmp_path, "x/a.json", "x/b.tsv", "y/a.json", "y/a.jsonl")
     assert names(tmp_path, "x") == ["x/a.json", "x/b.tsv"]
@@ -201,7 +201,7 @@ def test_json_and_tsv_count_where_they_are_meant(tmp_path: Path) -> None:
     assert names(tmp_path, "y/a.json") == ["y/a.json"]
 
 
-def test_a_dataset_of_ours_in_a_source_folder_is_no_source(tmp_path: Path) -> None:
+def test_a_dataset_of_ours_in_a_source_folder_is_skipped(tmp_path: Path) -> None:
     """Its records would be asked as prompts; named itself it is read."""
     fill(tmp_path, "a.jsonl", "out/data/part.jsonl", "out/_stillhouse/plan-000.json", "my_stillhouse/b.jsonl")
     assert names(tmp_path, "") == ["a.jsonl", "my_stillhouse/b.jsonl"]

@@ -109,7 +109,7 @@ FORMATS: dict[str, Callable[[Texts], bytes]] = {
 @pytest.mark.parametrize("name", FORMATS)
 @settings(max_examples=25, deadline=None)
 @given(rows=ROWS)
-def test_any_text_comes_back_and_any_position_gives_the_tail(name: str, rows: Texts) -> None:
+def test_any_text_is_read_back_from_any_position(name: str, rows: Texts) -> None:
     """The rows from a row's position are just that row and those after it, positions and all."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / name
@@ -138,14 +138,14 @@ def test_any_bytes_are_rows_or_bad_rows(content: bytes) -> None:
                 assert read(path, row.at) == whole[index:]
 
 
-def test_frames_and_members_one_after_another_are_one_file(tmp_path: Path) -> None:
+def test_concatenated_frames_and_members_are_one_file(tmp_path: Path) -> None:
     """As parallel compressors and `cat` write them; a row may lie across two."""
     line = b'{"q": "across"}\n'
     assert good(tmp_path / "a.jsonl.gz", gzip.compress(line + line[:7]) + gzip.compress(line[7:])) == ["across"] * 2
     assert good(tmp_path / "a.jsonl.zst", zstd(line + line[:7]) + zstd(line[7:])) == ["across"] * 2
 
 
-def test_what_is_no_row_is_said_with_its_line(tmp_path: Path) -> None:
+def test_a_line_that_is_not_a_row_is_reported_with_its_number(tmp_path: Path) -> None:
     """The good rows between are kept."""
     lines = [
         b'\xef\xbb\xbf{"q": "after a byte order mark"}',
@@ -172,7 +172,7 @@ def test_what_is_no_row_is_said_with_its_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("odd", ["NaN", "-Infinity", "1e999", "9" * 5000, '"\\ud800"'])
-def test_an_odd_value_is_a_reason_only_where_it_is_used(tmp_path: Path, odd: str) -> None:
+def test_an_odd_value_matters_only_if_used(tmp_path: Path, odd: str) -> None:
     """Asked, kept as text or used as an id it makes the row bad by the column's name; unused it does not matter."""
     (tmp_path / "a.jsonl").write_text(f'{{"q": "2+2?", "n": {odd}}}')
     (row,) = read(tmp_path / "a.jsonl")
@@ -198,7 +198,7 @@ def test_an_odd_value_is_a_reason_only_where_it_is_used(tmp_path: Path, odd: str
         ('[{"q":"Hi"},{"q":"Ho"}]', "an array of objects: make the file's name end with .json"),
     ],
 )
-def test_a_file_of_another_form_is_refused_by_its_name(tmp_path: Path, content: str, form: str) -> None:
+def test_a_file_of_another_format_is_refused_by_name(tmp_path: Path, content: str, form: str) -> None:
     """Of all reasons it is the commonest, and so the one that a refusal of the source tells."""
     (tmp_path / "a.jsonl").write_text(content, newline="")
     reasons = Counter(row.bad for row in read(tmp_path / "a.jsonl"))
@@ -224,7 +224,7 @@ def test_a_json_file_is_an_array_or_lines(tmp_path: Path, content: bytes) -> Non
     assert good(tmp_path / "a.json", content) == ["Hi", "Ho"]
 
 
-def test_what_is_no_element_of_an_array_is_said_with_its_line(tmp_path: Path) -> None:
+def test_a_broken_array_element_is_reported_with_its_line(tmp_path: Path) -> None:
     """Those around it are kept; a file that is cut off ends with a bad row."""
     content = b'[\n{"q": "first]}{[,\\""},\n{"q": wrong},\n\n"text", ,{"q":\n"last"},\n{"q": "cut'
     assert bad(tmp_path / "a.json", content)[-1] == (6 + 1, "the file ends inside its array: it is cut off")
@@ -232,7 +232,7 @@ def test_what_is_no_element_of_an_array_is_said_with_its_line(tmp_path: Path) ->
     assert [row.values["q"] for row in read(tmp_path / "a.json") if row.values] == ['first]}{[,"', "last"]
 
 
-def test_an_element_over_the_limit_is_bad_and_reading_goes_on_behind_it(tmp_path: Path) -> None:
+def test_an_oversized_element_is_bad_and_reading_continues_after_it(tmp_path: Path) -> None:
     """Though it is never held."""
     huge = b'{"q": ["' + b'x\\"' * (MAX_ROW_BYTES // 2) + b'"' + b', "y,]}"' * (MAX_ROW_BYTES // 7) + b"]}"
     content = b'[{"q": "a"},\n' + huge + b',\n{"q": "b"}]'
@@ -326,7 +326,7 @@ def test_values_are_exact_or_the_row_is_bad(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.csv"])
-def test_a_row_of_just_the_limit_is_read_and_one_byte_more_is_not(tmp_path: Path, name: str) -> None:
+def test_a_row_at_the_limit_is_read_and_one_byte_more_is_not(tmp_path: Path, name: str) -> None:
     """And reading continues after it, at the right place."""
     head, before, after = (b"q\n", b'"', b'"') if name == "a.csv" else (b"", b'{"q": "', b'"}')
     fits = before + b"x" * (MAX_ROW_BYTES - len(before + after)) + after
@@ -344,7 +344,7 @@ def test_a_row_of_just_the_limit_is_read_and_one_byte_more_is_not(tmp_path: Path
     assert read(path, rows[1].at) == rows[1:]
 
 
-def test_a_csv_row_over_the_limit_ends_with_its_quotes(tmp_path: Path) -> None:
+def test_an_oversized_csv_row_ends_with_its_quotes(tmp_path: Path) -> None:
     """Lines inside its quotes are not rows; the one after it is."""
     inside = b"a,b\n" * (MAX_ROW_BYTES // 4 + 10)
     content = b'q,id\n"' + inside + b'end",1\nsmall,2\n'
@@ -370,7 +370,7 @@ def test_long_csv_fields_are_read(tmp_path: Path) -> None:
     assert good(tmp_path / "a.csv", b"q\n" + b"x" * 1_000_000 + b"\n") == ["x" * 1_000_000]
 
 
-def test_a_parquet_value_that_is_no_text_is_a_bad_row(tmp_path: Path) -> None:
+def test_a_parquet_value_that_is_not_text_is_a_bad_row(tmp_path: Path) -> None:
     """Bytes that are not UTF-8 in a string column; the rows around it are kept."""
     raw = pa.array([b"a", b"\xff", b"c"], pa.binary())
     texts = pa.Array.from_buffers(pa.string(), 3, raw.buffers())
@@ -381,7 +381,7 @@ def test_a_parquet_value_that_is_no_text_is_a_bad_row(tmp_path: Path) -> None:
     assert "utf-8" in (rows[1].bad or "")
 
 
-def test_nested_values_come_back_from_parquet(tmp_path: Path) -> None:
+def test_nested_values_are_read_from_parquet(tmp_path: Path) -> None:
     """Lists of structs, nulls, numbers and maps."""
     rows = [
         {"q": [{"role": "user", "content": "a"}, {"role": "user", "content": None}], "n": 1.5, "m": [("k", "v")]},
@@ -413,7 +413,7 @@ def test_a_time_that_would_wrap_around_is_a_bad_row(tmp_path: Path) -> None:
     assert all(row.bad is None for row in read(tmp_path / "a.parquet", columns={"q"}))
 
 
-def test_a_time_inside_another_value_does_not_wrap_around_either(tmp_path: Path) -> None:
+def test_a_nested_time_does_not_wrap_around_either(tmp_path: Path) -> None:
     """In structs, lists and maps, with nulls on the way."""
     end, now = datetime.datetime(9999, 12, 31), datetime.datetime(2026, 1, 2)
     time = pa.timestamp("us")
@@ -440,7 +440,7 @@ def test_a_time_inside_another_value_does_not_wrap_around_either(tmp_path: Path)
 
 
 @pytest.mark.parametrize("repeats", [False, True], ids=["all different", "from a dictionary"])
-def test_what_is_held_does_not_grow_with_a_row_group(tmp_path: Path, repeats: bool) -> None:
+def test_memory_does_not_grow_with_a_row_group(tmp_path: Path, repeats: bool) -> None:
     """With large values such as images, whether they are written one by one or as a dictionary that repeats them."""
     path, size = tmp_path / "a.parquet", 2**20
     values = [number.to_bytes(size, "big") for number in range(24 if repeats else 60)]

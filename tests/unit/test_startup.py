@@ -21,7 +21,7 @@ def died(text: str) -> ActorDiedError:
 
 
 @pytest.mark.parametrize("actor", [PromptQueueActor, RateLimiterActor, TeacherWorker])
-def test_an_actor_that_was_never_made_has_a_repr(actor: type) -> None:
+def test_an_actor_that_was_never_created_has_a_repr(actor: type) -> None:
     """Ray asks for it where the class or the arguments can't be loaded, and replaces those that are functions."""
     assert repr(object.__new__(actor)) == actor.__name__
     assert not inspect.isfunction(inspect.getattr_static(actor, "__repr__"))
@@ -38,7 +38,7 @@ def test_an_actor_that_was_never_made_has_a_repr(actor: type) -> None:
         "ModuleNotFoundError: No module named 'orjson'",
     ],
 )
-def test_what_can_not_be_loaded_is_said_with_what_to_do(text: str) -> None:
+def test_a_failed_import_is_reported_with_advice(text: str) -> None:
     """The actor, the last line of its import, and the ways out."""
     said = (
         r"PromptQueueActor can't be loaded .*\(ModuleNotFoundError: No module named 'orjson'\); .* --ship code.* image"
@@ -49,20 +49,20 @@ def test_what_can_not_be_loaded_is_said_with_what_to_do(text: str) -> None:
 
 
 @pytest.mark.parametrize("kind", [StoreAway, StoreRefused])
-def test_what_a_start_raised_keeps_its_exit_code(kind: type[StillhouseError]) -> None:
+def test_an_error_at_start_keeps_its_exit_code(kind: type[StillhouseError]) -> None:
     """A store that is away pauses the run, as it does where a worker finds it so."""
     with pytest.raises(kind, match=r"^s3://lake does not answer: try again$"):
         check_started(died(f"stillhouse.gen.errors.{kind.__name__}: s3://lake does not answer: try again"))
 
 
 @pytest.mark.parametrize("more", ["", "\n  Extra inputs are not permitted\n    For more see https://errors.example"])
-def test_any_other_error_of_a_start_is_said(more: str) -> None:
+def test_any_other_error_at_start_is_reported(more: str) -> None:
     """A bug of ours ends the run too, with the line that names it."""
     with pytest.raises(StillhouseError, match=r"^PromptQueueActor can't be started: pydantic\.Error: 1 error$"):
         check_started(died(f"Traceback (most recent call last):\npydantic.Error: 1 error{more}"))
 
 
-def test_an_actor_that_died_later_is_not_judged() -> None:
+def test_an_actor_that_died_later_is_not_a_failed_start() -> None:
     """It is replaced, whatever it was that ended it."""
     check_started(ActorDiedError())
     check_started(ActorUnavailableError("it failed to import on the worker", b"0" * 16))

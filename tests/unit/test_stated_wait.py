@@ -19,7 +19,7 @@ REFUSED = Asked("p", "server", 10.0)
 ODD_SINCE = 40.0
 
 
-def test_a_wait_is_its_prompts_own_once_another_asked_later_is_served() -> None:
+def test_a_wait_is_only_its_prompts_once_a_later_one_is_served() -> None:
     """Another request of the same prompt, another server, or a request sent earlier does not show it."""
     assert Asked("other", "server", 10.1).shows_own(REFUSED)
     assert not Asked("p", "server", 10.1).shows_own(REFUSED)
@@ -27,7 +27,7 @@ def test_a_wait_is_its_prompts_own_once_another_asked_later_is_served() -> None:
     assert not Asked("other", "server", 9.9).shows_own(REFUSED)
 
 
-def test_a_second_prompts_refusal_makes_the_wait_the_accounts_to_its_end() -> None:
+def test_a_second_prompts_refusal_makes_the_wait_the_accounts() -> None:
     """Nothing shows it to be one prompt's own after that; the next wait starts afresh."""
     wait = StatedWait().told("p", 60.0, whose="unclear", now=0.0)
     assert wait.silent_s(0.0) == 60.0
@@ -119,7 +119,7 @@ def test_all_stop_at_once_and_resume_when_others_are_served() -> None:
 
 
 @pytest.mark.parametrize("elsewhere", [False, True], ids=["the same worker's", "another worker's"])
-def test_a_second_refusal_silences_all_again(elsewhere: bool) -> None:
+def test_a_second_refusal_stops_all_again(elsewhere: bool) -> None:
     """For the whole wait, whatever is served after that."""
     clock, a, b = two_workers()
     a.refused("p", 60.0)
@@ -138,7 +138,7 @@ def test_a_second_refusal_silences_all_again(elsewhere: bool) -> None:
         assert b.is_paused()
 
 
-def test_a_lease_asked_for_before_lifts_nothing() -> None:
+def test_a_lease_requested_before_the_wait_does_not_lift_it() -> None:
     """What was refused since the report, the ledger does not know of."""
     _, a, _ = two_workers()
     report = a.account.report(backlog=100)
@@ -148,7 +148,7 @@ def test_a_lease_asked_for_before_lifts_nothing() -> None:
     assert a.is_paused()
 
 
-def test_a_short_wait_is_honoured_whole() -> None:
+def test_a_short_wait_is_honoured_in_full() -> None:
     """So is the wait after a refusal that states none."""
     _, a, _ = two_workers()
     a.refused("p", 0.9 * MIN_OWN_S)
@@ -157,7 +157,7 @@ def test_a_short_wait_is_honoured_whole() -> None:
     assert a.is_paused()
 
 
-async def test_who_waits_is_let_go_when_the_wait_is_lifted() -> None:
+async def test_waiting_requests_are_sent_when_the_wait_is_lifted() -> None:
     """Not only when it would have ended."""
     clock = ManualClock(now=100.0)
     a = _Worker("a", Ledger(Limits(in_flight=8), now=100.0), clock)
@@ -218,7 +218,7 @@ def test_others_served_meanwhile_resume_at_once() -> None:
 
 
 @pytest.mark.parametrize("latency_s", [0.3, 40.0], ids=["short answers", "long answers"])
-def test_one_other_request_tries_a_wait_that_nothing_contradicts(latency_s: float) -> None:
+def test_one_other_request_tries_an_uncontradicted_wait(latency_s: float) -> None:
     """A refusal that comes before anyone else is asked: silence, one trial, and the rate is back."""
     heard = refusing_one(wait_s=120.0, refusal_s=0.02, latency_s=latency_s, per_minute=180, workers=1, seed=0)
     first = heard.odd[0]
@@ -237,7 +237,7 @@ def test_one_other_request_tries_a_wait_that_nothing_contradicts(latency_s: floa
     workers=st.integers(1, 3),
     seed=st.integers(0, 2**16),
 )
-def test_no_prompt_costs_a_minute_more_than_half(
+def test_no_prompt_costs_more_than_half_of_any_minute(
     wait_s: float, refused_after: float, latency_s: float, per_minute: int, workers: int, seed: int
 ) -> None:
     """Over any 60 s, whenever its refusals come and whatever wait they state."""
@@ -260,7 +260,7 @@ def test_no_prompt_costs_a_minute_more_than_half(
     on_the_way_s=st.floats(0.0, 0.3),
     seed=st.integers(0, 2**16),
 )
-def test_a_limit_of_the_account_is_met_once_a_window(
+def test_an_account_limit_is_hit_once_per_window(
     window_s: float, per_s: float, workers: int, on_the_way_s: float, seed: int
 ) -> None:
     """Even where requests overtake each other: by each worker once, and by what it had in flight."""

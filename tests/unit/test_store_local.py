@@ -59,7 +59,7 @@ def test_put_new_copies_a_file_from_another_file_system(store: Store) -> None:
     assert store.get("data/a") == b"far"
 
 
-def test_of_eight_racing_threads_one_creates_the_key(store: Store) -> None:
+def test_one_of_eight_racing_threads_creates_the_key(store: Store) -> None:
     """Exactly one True, and the winner's bytes are the object's."""
     start = threading.Barrier(8)
 
@@ -75,7 +75,7 @@ def test_of_eight_racing_threads_one_creates_the_key(store: Store) -> None:
         store.delete("data/a")
 
 
-def test_of_four_racing_processes_one_creates_each_key(store: Store) -> None:
+def test_one_of_four_racing_processes_creates_each_key(store: Store) -> None:
     """Two hundred races between processes: every key is won once."""
     code = (
         "import sys; from stillhouse.gen.store import open_store\n"
@@ -113,7 +113,7 @@ def test_puts_survive_deletes_that_empty_their_folder(store: Store) -> None:
     assert Path(store.url).is_dir()
 
 
-def test_put_replaces(store: Store) -> None:
+def test_put_replaces_a_key(store: Store) -> None:
     """The last put counts, and a reader that had opened the key keeps reading the old content."""
     store.put("README.md", b"old")
     with store.open("README.md") as reader:
@@ -145,7 +145,7 @@ def test_quick_swaps_of_one_size_have_different_etags(store: Store) -> None:
     assert len(set(etags)) == 50
 
 
-def test_of_eight_racing_swaps_one_wins(store: Store) -> None:
+def test_one_of_eight_racing_swaps_wins(store: Store) -> None:
     """All of them compare with the same etag."""
     start = threading.Barrier(8)
     etag = store.swap("run.json", b"start", etag=None)
@@ -159,7 +159,7 @@ def test_of_eight_racing_swaps_one_wins(store: Store) -> None:
     assert sum(new is not None for new in won) == 1
 
 
-def test_absent_keys(store: Store) -> None:
+def test_absent_keys_are_harmless(store: Store) -> None:
     """An absent key reads as None, can be deleted without effect, and opening it raises FileNotFoundError."""
     store.put("a/b", b"")
     for key in ("x", "a", "a/b/c"):
@@ -240,7 +240,7 @@ def test_a_key_never_leaves_the_root(store: Store, key: str) -> None:
         store.put(key, b"x")
 
 
-def test_a_file_where_a_folder_should_be(tmp_path: Path) -> None:
+def test_a_file_in_place_of_a_folder_is_refused(tmp_path: Path) -> None:
     """As the root, or as part of a key's path."""
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(StoreRefused, match="got a file"):
@@ -252,7 +252,7 @@ def test_a_file_where_a_folder_should_be(tmp_path: Path) -> None:
         store.put_new("file/x/y", b"x")
 
 
-def test_a_folder_without_rights_is_refused(tmp_path: Path) -> None:
+def test_a_folder_without_permissions_is_refused(tmp_path: Path) -> None:
     """The message names the path and says what to do."""
     store = open_store(str(tmp_path / "dataset"))
     with as_nobody(tmp_path), pytest.raises(StoreRefused, match="give this user access"):
@@ -261,7 +261,7 @@ def test_a_folder_without_rights_is_refused(tmp_path: Path) -> None:
         store.probe()
 
 
-def test_a_full_disk_keeps_nothing_half(tmp_path: Path) -> None:
+def test_a_full_disk_leaves_no_partial_file(tmp_path: Path) -> None:
     """StoreAway says that the disk is full; no object and no temporary file is left, and freed space is enough."""
     with tmpfs(tmp_path / "small", "size=256k") as disk:
         store = open_store(str(disk / "dataset"))
@@ -273,7 +273,7 @@ def test_a_full_disk_keeps_nothing_half(tmp_path: Path) -> None:
         assert store.put_new("data/a", b"x" * 100_000)
 
 
-def test_a_read_only_disk_is_away(tmp_path: Path) -> None:
+def test_a_read_only_disk_counts_as_away(tmp_path: Path) -> None:
     """What was stored can still be read."""
     with tmpfs(tmp_path / "small", "size=256k") as disk:
         store = open_store(str(disk / "dataset"))
@@ -286,7 +286,7 @@ def test_a_read_only_disk_is_away(tmp_path: Path) -> None:
         assert store.get("data/a") == b"x"
 
 
-def test_a_limit_on_file_sizes_is_told(tmp_path: Path) -> None:
+def test_a_file_size_limit_is_reported(tmp_path: Path) -> None:
     """The process's own limit stops a write half-way: nothing of it is left."""
     code = (
         "import resource, sys; from stillhouse.gen.store import open_store\n"
@@ -338,7 +338,7 @@ def test_s3_urls_are_canonical() -> None:
     assert open_store("s3://bucket/").url == "s3://bucket"
 
 
-def test_split_url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_urls_are_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The root is where no glob is yet; the rest is the key."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data" / "x").mkdir(parents=True)
@@ -388,7 +388,7 @@ def as_nobody(folder: Path) -> Iterator[None]:
         os.seteuid(0)
 
 
-def test_a_name_that_no_file_can_have_is_refused(tmp_path: Path) -> None:
+def test_an_impossible_file_name_is_refused(tmp_path: Path) -> None:
     """Whatever asks first."""
     store = open_store(str(tmp_path / ("n" * 300)))
     for ask in (store.probe, lambda: store.is_locked("run.json"), lambda: store.get("x")):

@@ -86,7 +86,7 @@ def read(api: str, body: bytes, **fields: Any) -> Outcome:
 
 @protocols
 @pytest.mark.parametrize("noise", NOISE.values(), ids=NOISE)
-def test_lines_that_say_nothing_are_skipped(api: str, noise: bytes) -> None:
+def test_empty_events_are_skipped(api: str, noise: bytes) -> None:
     """Wherever they are; they don't finish a stream that is cut."""
     plain, found = read(api, b"".join(lines(api))), read(api, noise.join([b"", *lines(api), b""]))
     assert isinstance(plain, Completion)
@@ -97,7 +97,7 @@ def test_lines_that_say_nothing_are_skipped(api: str, noise: bytes) -> None:
 
 @protocols
 @pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
-def test_what_follows_a_finished_answer_does_not_undo_it(api: str, end: bytes) -> None:
+def test_data_after_a_finished_answer_does_not_undo_it(api: str, end: bytes) -> None:
     """And what can't be read before its end may be a piece of it."""
     plain, found = read(api, b"".join(lines(api))), read(api, b"".join([*lines(api), end]))
     assert isinstance(plain, Completion)
@@ -115,7 +115,7 @@ def _error(api: str) -> bytes:
 
 
 @protocols
-def test_a_stream_that_is_sent_twice_is_one_answer(api: str) -> None:
+def test_a_repeated_stream_is_one_answer(api: str) -> None:
     """And equal pieces of one answer are two."""
     once = b"".join(lines(api))
     for end in (b"", b"data: [DONE]\n\n"):
@@ -146,7 +146,7 @@ def test_an_error_within_an_answer_may_be_billed(api: str) -> None:
         assert (tries.failures, tries.maybe_billed) == (billed, billed)
 
 
-def test_an_end_marker_behind_a_lost_event_finishes_nothing() -> None:
+def test_an_end_marker_after_a_lost_event_does_not_finish_the_answer() -> None:
     """Though the recipe says that the server gives no finish reasons."""
     first, second, _ = lines("openai-chat")
     done = b"data: [DONE]\n\n"

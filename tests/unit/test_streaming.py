@@ -45,7 +45,7 @@ def request(api: str, *, stream: bool, **fields: Any) -> HttpRequest:
         ("anthropic", {}, {"stream": True}),
     ],
 )
-def test_a_field_asks_for_a_stream(api: str, fields: dict[str, Any], added: dict[str, Any]) -> None:
+def test_streaming_is_requested_by_a_field(api: str, fields: dict[str, Any], added: dict[str, Any]) -> None:
     """Everything else is the same as without it, headers and URL included."""
     whole, streamed = (request(api, stream=stream, **fields) for stream in (False, True))
     assert json.loads(streamed.body) == json.loads(whole.body) | added
@@ -59,7 +59,7 @@ def test_a_field_asks_for_a_stream(api: str, fields: dict[str, Any], added: dict
         ("bedrock", {"aws": {"region": "us-east-1"}}, "/v1/model/m/converse", "/v1/model/m/converse-stream"),
     ],
 )
-def test_another_url_asks_for_a_stream(api: str, fields: dict[str, Any], whole: str, streamed: str) -> None:
+def test_streaming_is_requested_by_a_different_url(api: str, fields: dict[str, Any], whole: str, streamed: str) -> None:
     """The body is the same."""
     assert request(api, stream=False, **fields).url == f"https://t.example{whole}"
     assert request(api, stream=True, **fields).url == f"https://t.example{streamed}"
@@ -85,7 +85,7 @@ def test_a_query_is_appended_to_an_url_that_has_one() -> None:
         ("https://notmodal.run/v1", "auto", False),
     ],
 )
-def test_auto_goes_by_the_host(url: str, stream: Any, begins: bool) -> None:
+def test_auto_depends_on_the_host(url: str, stream: Any, begins: bool) -> None:
     """Whose front cuts connections for their silence; the recipe's word wins."""
     assert interpreter(url, stream=stream).streaming.begins_with(url) is begins
 
@@ -94,7 +94,7 @@ def test_auto_goes_by_the_host(url: str, stream: Any, begins: bool) -> None:
     ("stream", "max_tokens", "after"),
     [("auto", 4097, True), ("auto", None, True), ("auto", 4096, False), (False, 9999, False), (True, 9999, False)],
 )
-def test_auto_streams_long_answers_after_a_time_out(stream: Any, max_tokens: int | None, after: bool) -> None:
+def test_auto_streams_long_answers_after_a_timeout(stream: Any, max_tokens: int | None, after: bool) -> None:
     """Answers without a limit may be long too."""
     assert interpreter(stream=stream, max_tokens=max_tokens).streaming.after_timeout is after
 
@@ -109,7 +109,7 @@ def test_auto_streams_long_answers_after_a_time_out(stream: Any, max_tokens: int
         "Stream mode is required for this model; use stream=true",
     ],
 )
-def test_a_teacher_that_needs_a_stream_is_told_from_others(words: str) -> None:
+def test_a_teacher_that_needs_streams_is_recognised(words: str) -> None:
     """The message says what to set, unless it is set."""
     reply = Reply(400, {}, json.dumps({"error": {"message": words}}).encode())
     found = interpreter().read(reply)
@@ -125,7 +125,7 @@ def test_other_refusals_are_left_alone(words: str) -> None:
     assert interpreter().read(reply) == BadRequest(words, 400)
 
 
-def test_a_gateways_time_out_says_what_gets_past_it() -> None:
+def test_a_gateway_timeout_comes_with_advice() -> None:
     """Where the next try is not streamed anyway."""
     reply = Reply(524, {}, b"<title>t | 524: A timeout occurred</title>", latency_s=100.2)
     short, long = interpreter(max_tokens=100).read(reply), interpreter().read(reply)
@@ -136,7 +136,7 @@ def test_a_gateways_time_out_says_what_gets_past_it() -> None:
     assert "stream" not in long.message
 
 
-def test_the_setting_is_checked_and_is_no_part_of_the_identity() -> None:
+def test_the_setting_is_checked_and_not_part_of_the_identity() -> None:
     """It may be changed at any time."""
     with pytest.raises(ValidationError, match="expected `auto`, `true` or `false`, got 'yes'"):
         interpreter(stream="yes")

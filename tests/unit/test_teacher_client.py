@@ -83,7 +83,7 @@ async def settle_down() -> None:
 # --- the account
 
 
-async def test_turns_are_taken_in_order() -> None:
+async def test_requests_are_sent_in_order() -> None:
     """First come, first served, whatever the cost."""
     account = Account(ManualClock(now=100.0))
     order: list[int] = []
@@ -118,7 +118,7 @@ async def test_a_newcomer_does_not_overtake() -> None:
         task.cancel()
 
 
-async def test_who_goes_first_overtakes() -> None:
+async def test_a_priority_request_overtakes() -> None:
     """It overtakes all that wait without the flag, and none that wait with it."""
     account = Account(ManualClock(now=100.0))
     order: list[str] = []
@@ -139,7 +139,7 @@ async def test_who_goes_first_overtakes() -> None:
     assert order == ["judge", "next judge", "a", "b", "late"]
 
 
-async def test_a_rate_lets_them_go_in_time() -> None:
+async def test_a_rate_spaces_requests_out() -> None:
     """No renewal is needed: the account wakes up by itself when its share reaches further."""
     account = Account(SYSTEM)
     account.accept(Lease({"requests": 100.0}, 100, 60.0, 0.0))
@@ -149,7 +149,7 @@ async def test_a_rate_lets_them_go_in_time() -> None:
     assert account.report(backlog=0).in_flight == 20
 
 
-async def test_a_wait_is_heard_by_all_and_told_until_it_is_over() -> None:
+async def test_a_wait_stops_all_and_is_reported_until_it_ends() -> None:
     """A report may get lost, so the next one says it again, with what is left."""
     clock = ManualClock(now=100.0)
     account = Account(clock)
@@ -185,7 +185,7 @@ async def test_a_wait_of_nothing_is_a_wait() -> None:
     assert account.report(backlog=0).pause_s == pytest.approx(0.05)
 
 
-async def test_limit_headers_are_reported_and_urgent_where_they_leave_little() -> None:
+async def test_limit_headers_are_reported_at_once_if_little_is_left() -> None:
     """With their age; what is about our share can wait for the next renewal."""
     headers = {"x-ratelimit-remaining-requests": "60", "x-ratelimit-reset-requests": "10s"}
     asked = client(Wire(Reply(200, headers, b"{}")), clock=(clock := ManualClock(now=100.0)))
@@ -200,7 +200,7 @@ async def test_limit_headers_are_reported_and_urgent_where_they_leave_little() -
     assert asked.account.report(backlog=0).ceilings == {}
 
 
-async def test_a_wait_heard_elsewhere_is_not_passed_on() -> None:
+async def test_a_wait_received_from_elsewhere_is_not_reported_again() -> None:
     """The ledger knows it; reported again, it would grow by the time of the report."""
     account = Account(ManualClock(now=100.0))
     account.accept(lease(5, pause_s=9.0))
@@ -344,7 +344,7 @@ async def test_a_request_goes_to_the_endpoint_with_the_key(monkeypatch: pytest.M
         "/v1?key=canary%2B4f9d",
     ],
 )
-async def test_no_key_in_what_is_said(monkeypatch: pytest.MonkeyPatch, echo: str) -> None:
+async def test_no_key_appears_in_messages(monkeypatch: pytest.MonkeyPatch, echo: str) -> None:
     """Not in an outcome's message, nor in an error's, nor in any repr, however the teacher echoes it."""
     monkeypatch.setenv("T_KEY", CANARY)
     wire = Wire()
@@ -362,7 +362,7 @@ async def test_no_key_in_what_is_said(monkeypatch: pytest.MonkeyPatch, echo: str
 
 
 @pytest.mark.parametrize("status", [200, 429])
-async def test_of_a_reply_s_headers_those_are_kept_that_an_outcome_may_depend_on(status: int) -> None:
+async def test_only_headers_that_affect_an_outcome_are_kept(status: int) -> None:
     """The journal keeps what is returned here."""
     headers = {"content-type": "application/json", "retry-after": "7", "x-should-retry": "false"}
     asked = client(Wire(Reply(status, headers | {"server": "nginx", "set-cookie": "id=1"}, b"{}")))
@@ -370,7 +370,7 @@ async def test_of_a_reply_s_headers_those_are_kept_that_an_outcome_may_depend_on
 
 
 @pytest.mark.parametrize("kind", ["application/vnd.amazon.eventstream", "application/octet-stream", ""])
-async def test_no_key_in_a_binary_stream(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+async def test_no_key_stays_in_a_binary_stream(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     """Its frames are cut again, so that the answer is not lost; of one that is cut, the rest is searched too."""
     monkeypatch.setenv("T_KEY", CANARY)
     text = f'the key is {CANARY}, or "{CANARY}"'
@@ -409,7 +409,7 @@ async def test_no_key_in_a_binary_stream(monkeypatch: pytest.MonkeyPatch, kind: 
 @pytest.mark.parametrize(
     ("status", "value"), [(200, CANARY), (200, f"x; key={CANARY}"), (401, CANARY), (401, f"key {CANARY[:8]}****")]
 )
-async def test_no_key_in_a_header_that_is_kept(monkeypatch: pytest.MonkeyPatch, status: int, value: str) -> None:
+async def test_no_key_stays_in_a_kept_header(monkeypatch: pytest.MonkeyPatch, status: int, value: str) -> None:
     """As in a body: whole in an answer, and in any part in a refusal."""
     monkeypatch.setenv("T_KEY", CANARY)
     headers = {"content-type": value, "retry-after": "7"}
@@ -432,13 +432,13 @@ async def test_no_key_in_a_header_that_is_kept(monkeypatch: pytest.MonkeyPatch, 
         "gsk_abcdefgh",
     ],
 )
-def test_what_looks_like_a_key_is_hidden(text: str) -> None:
+def test_text_that_looks_like_a_key_is_hidden(text: str) -> None:
     """Whatever provider it belongs to."""
     assert redacted(f"provided: {text}") == "provided: [key]"
 
 
 @pytest.mark.parametrize("text", ["", "a risk-averse disk-full task", "the bearer of news", "42"])
-def test_other_words_stay(text: str) -> None:
+def test_other_text_stays(text: str) -> None:
     """A message is still a message."""
     assert redacted(text, keys=(CANARY,)) == text
 
@@ -508,7 +508,7 @@ async def test_headers_and_query_of_a_teacher_go_with_each_request(monkeypatch: 
     assert "canary" not in repr(request) + repr(asked.interpreter.redact(f"{CANARY} {request.url}"))
 
 
-def test_a_rotated_key_is_taken_over(tmp_path: Path) -> None:
+def test_a_rotated_key_is_picked_up(tmp_path: Path) -> None:
     """Once for all the requests that carried the old one; one that carried the new one and is refused is final."""
     file, clock = tmp_path / "key", ManualClock(now=100.0)
     file.write_text(CANARY)
@@ -523,7 +523,7 @@ def test_a_rotated_key_is_taken_over(tmp_path: Path) -> None:
     assert CANARY[-8:] not in asked.interpreter.redact(f"late echo of {CANARY}")
 
 
-async def test_a_closed_circuit_is_waited_for_by_one() -> None:
+async def test_one_request_waits_for_an_open_circuit() -> None:
     """A thousand slots do not poll; each gets its endpoint once it serves again."""
     asked = client(clock=(clock := ManualClock(now=100.0)))
     for _ in range(OPENS_AFTER):
@@ -540,7 +540,7 @@ async def test_a_closed_circuit_is_waited_for_by_one() -> None:
         assert {(await task).url for task in waiting} == {"http://t/v1"}
 
 
-async def test_who_gives_up_waiting_for_an_endpoint_holds_nobody_up() -> None:
+async def test_a_cancelled_wait_for_an_endpoint_delays_no_other() -> None:
     """Cancelled while it waits, in front or behind."""
     asked = client(clock=(clock := ManualClock(now=100.0)))
     for _ in range(OPENS_AFTER):
@@ -586,7 +586,7 @@ def test_an_answer_without_usage_teaches_nothing() -> None:
         (None, Usage(1, None, 1), None),
     ],
 )
-def test_the_price(price: Any, usage: Usage, usd: float | None) -> None:
+def test_usage_is_priced(price: Any, usage: Usage, usd: float | None) -> None:
     """Per million tokens, cached ones at their own price."""
     found = client(price=price).interpreter.cost_usd(Completion("a", "stop", "stop", usage=usage))
     assert found == (usd if usd is None else pytest.approx(usd))
@@ -605,7 +605,7 @@ def assigner(weights: dict[str, float]) -> Assigner:
     return Assigner([Interpreter(teacher(name=name, weight=weight), Ask()) for name, weight in weights.items()])
 
 
-def test_samples_are_assigned_in_proportion_and_for_ever() -> None:
+def test_samples_are_assigned_permanently_and_by_weight() -> None:
     """By weight, the same for every worker and every run; the order of the draw is frozen by these names."""
     names = {"a": 1.0, "b": 3.0, "c": 4.0}
     assigned = assigner(names)
@@ -622,7 +622,7 @@ def test_a_lone_teacher_is_asked_everything() -> None:
 
 
 @pytest.mark.parametrize("said", ["sk-0123456789/abcdef", r"sk-0123456789\/abcdef", r"\u0073k-0123456789\u002Fabcdef"])
-def test_a_key_in_an_answer_goes_however_json_writes_it(said: str) -> None:
+def test_a_key_in_an_answer_is_removed_in_any_json_spelling(said: str) -> None:
     """Everything else stays as it came."""
     body = without_keys(rf'{{"a": "\u00e9 {said} \\ é"}}'.encode(), keys=("sk-0123456789/abcdef",))
     assert body == r'{"a": "\u00e9 [key] \\ é"}'.encode()

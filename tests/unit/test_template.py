@@ -41,7 +41,7 @@ def user(content: str) -> dict[str, Any]:
     return {"role": "user", "content": content}
 
 
-def test_the_prompt_column_is_asked_as_it_is() -> None:
+def test_the_prompt_column_is_asked_verbatim() -> None:
     """NUL, line ends and emoji too; the key is the messages' and, by default, the id."""
     messages: tuple[Message, ...] = (("system", "Be brief."), ("user", " a\0\r\n\U0001f600 "))
     prompt = made(maker(system="Be brief."), {"q": messages[1][1], "other": 1})
@@ -60,7 +60,7 @@ def test_the_prompt_column_is_asked_as_it_is() -> None:
         ({"q": "a\ud800"}, "column 'q': a lone surrogate at character 1"),
     ],
 )
-def test_what_is_no_text_is_no_prompt(values: dict[str, Any], reason: str) -> None:
+def test_a_value_that_is_not_text_is_not_a_prompt(values: dict[str, Any], reason: str) -> None:
     """The reason names the column and does not repeat what it holds."""
     assert maker().make(values) == reason
 
@@ -81,7 +81,7 @@ def test_an_id_may_be_an_integer_of_any_size() -> None:
     assert maker(id="i").make({"q": "a", "i": "\udfff"}) == "column 'i': a lone surrogate at character 0"
 
 
-def test_the_columns_are_those_that_are_looked_at() -> None:
+def test_the_columns_are_those_the_template_reads() -> None:
     """Neither Jinja's own names nor the template's count as columns."""
     template = "{% set s = a %}{% for x in range(2) %}{{ x }}{{ s }}{{ b.c }}{% endfor %}"
     assert maker(template, id="i", keep=["k"]).columns == {"q", "i", "k", "a", "b"}
@@ -116,7 +116,7 @@ def test_a_template_renders_the_columns() -> None:
         ("{% for i in range(1000) %}{{ q }}{% endfor %}", {"q": "x" * 20_000}, "longer than"),
     ],
 )
-def test_a_row_on_which_the_template_fails_is_no_prompt(template: str, values: dict[str, Any], reason: str) -> None:
+def test_a_row_on_which_the_template_fails_is_a_bad_row(template: str, values: dict[str, Any], reason: str) -> None:
     """Wrong types, missing columns, attempts to leave the sandbox, texts that fill the memory."""
     said = maker(template).make({"q": "a"} | values)
     assert isinstance(said, str)
@@ -125,7 +125,7 @@ def test_a_row_on_which_the_template_fails_is_no_prompt(template: str, values: d
 
 
 @pytest.mark.parametrize(("values", "reason"), [({"q": None}, "is null"), ({}, "is missing")])
-def test_a_row_without_its_prompt_is_none_under_a_template_too(values: dict[str, Any], reason: str) -> None:
+def test_a_row_without_a_prompt_is_bad_even_with_a_template(values: dict[str, Any], reason: str) -> None:
     """A template would print null as text, and the teacher would be paid to answer it."""
     assert maker("{{ q }}!").make(values) == f"column 'q' {reason}"
 
@@ -147,7 +147,7 @@ def test_a_broken_template_is_refused_before_any_row(template: str, says: str) -
         maker(template)
 
 
-def test_a_conversation_is_asked_as_it_is() -> None:
+def test_a_conversation_is_asked_verbatim() -> None:
     """As a list, as JSON of one, in text parts, and with the nulls that Parquet adds."""
     spoken: tuple[Message, ...] = (("user", "a"), ("assistant", ""), ("user", "b c"))
     plain = [{"role": role, "content": content} for role, content, *_ in spoken]
@@ -195,7 +195,7 @@ def test_a_conversation_keeps_its_own_system_message() -> None:
         ([{"role": "user", "content": [{"type": "text", "text": 1}]}], "expected text, got int"),
     ],
 )
-def test_a_conversation_that_can_not_be_asked_word_for_word_is_no_prompt(conversation: object, reason: str) -> None:
+def test_a_conversation_that_cannot_be_asked_verbatim_is_a_bad_row(conversation: object, reason: str) -> None:
     """The reason says which message."""
     said = maker(messages="m").make({"m": conversation})
     assert isinstance(said, str)
@@ -265,7 +265,7 @@ def test_a_kept_value_that_does_not_convert_exactly_makes_the_row_bad(kind: str,
     assert said.startswith("column 'k': ")
 
 
-def test_kept_values_of_a_columnar_file_stay_as_they_are() -> None:
+def test_kept_values_of_a_columnar_file_are_unchanged() -> None:
     """If they are of the type that the plan froze."""
     fields = [pa.field("d", pa.decimal128(5, 2)), pa.field("l", pa.list_(pa.int32()))]
     source = Source(path="x", prompt="q", keep=["d", "l"])
@@ -300,7 +300,7 @@ def test_any_value_is_a_prompt_or_a_reason(value: object) -> None:
         [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "2+2?", "id": "m1", "name": ""}],
     ],
 )
-def test_a_conversation_is_read_in_the_forms_that_people_have(spoken: object) -> None:
+def test_conversations_are_read_in_common_forms(spoken: object) -> None:
     """ShareGPT's keys and roles, a struct of lists, and trainers' marks next to role and content."""
     make = maker(messages="m")
     assert made(make, {"m": spoken}).messages == (("system", "Be brief."), ("user", "2+2?"))
@@ -316,7 +316,7 @@ def test_a_conversation_is_read_in_the_forms_that_people_have(spoken: object) ->
         ([{"from": "robot", "value": "a"}], "got 'robot'"),
     ],
 )
-def test_forms_that_say_more_than_one_thing_are_refused(spoken: object, reason: str) -> None:
+def test_ambiguous_forms_are_refused(spoken: object, reason: str) -> None:
     """Nothing of them is left out."""
     said = maker(messages="m").make({"m": spoken})
     assert isinstance(said, str)
@@ -342,7 +342,7 @@ def test_a_dropped_answer_is_a_column(end: list[Any], answer: str | None) -> Non
     assert prompt.kept == ("x", answer)
 
 
-def test_dropping_leaves_refused_what_asks_nothing() -> None:
+def test_a_conversation_without_a_question_stays_refused_after_dropping() -> None:
     """No message but the assistant's, or a last one of the system."""
     make = maker(messages="m", answer="drop")
     for spoken in ([{"role": "assistant", "content": "a"}], [{"role": "system", "content": "a"}]):
@@ -366,7 +366,7 @@ def test_a_system_message_may_be_a_template() -> None:
         maker(system="{{ unclosed")
 
 
-def test_a_system_text_without_template_syntax_stays_as_it_is() -> None:
+def test_a_system_text_without_template_syntax_is_unchanged() -> None:
     """Comments of Jinja and lone braces too; and so does any text in a dataset from before there were templates."""
     for text in ("{# no comment #} {x}\n", "{ { a } }", " "):
         assert made(maker(system=text), {"q": "a"}).messages[0] == ("system", text)

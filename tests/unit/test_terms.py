@@ -55,7 +55,7 @@ def test_known_licences_are_filled_in_by_name(model: str, license: str) -> None:
 
 
 @pytest.mark.parametrize("model", [LLAMA, "deepseek-ai/DeepSeek-R1-Distill-Llama-70B", "meta-llama/Llama-4-Scout-17B"])
-def test_llama_obliges(model: str) -> None:
+def test_llama_brings_its_obligations(model: str) -> None:
     """A model trained on its answers has to be named for it."""
     terms = terms_of(model)
     assert terms.training_use == "permitted-with-obligations"
@@ -102,7 +102,7 @@ def test_authorisation_is_kept() -> None:
     assert "needs `authorisation`" in refusal("m", terms={"training_use": "by-authorisation"})
 
 
-def test_an_authorisation_without_its_use_is_a_contradiction() -> None:
+def test_an_authorisation_must_match_the_terms() -> None:
     """It permits what the terms don't."""
     said = refusal("m", terms={"training_use": "permitted", "authorisation": "letter 7"})
     assert "`authorisation` goes with `training_use: by-authorisation`" in said
@@ -112,7 +112,7 @@ def test_an_authorisation_without_its_use_is_a_contradiction() -> None:
     ("model", "license", "noted"),
     [("Qwen/Qwen3-8B", "MIT", True), ("Qwen/Qwen3-8B", "apache 2.0", False), (LLAMA, "MIT", True), ("m", "MIT", False)],
 )
-def test_a_licence_that_is_known_to_be_another_is_noted(model: str, license: str, noted: bool) -> None:
+def test_a_licence_known_to_differ_is_noted(model: str, license: str, noted: bool) -> None:
     """The recipe's holds, as it does with prices."""
     own = teacher(model, terms={"training_use": "permitted", "license": license})
     assert own.terms is not None

@@ -45,7 +45,7 @@ def test_an_answer_about_tags_is_left_whole(text: str) -> None:
         ("analysisSix sevens.assistantfinal42", "42", "Six sevens."),
     ],
 )
-def test_thoughts_at_the_head_are_cut(text: str, answer: str, thoughts: str) -> None:
+def test_leading_thoughts_are_split_off(text: str, answer: str, thoughts: str) -> None:
     """In the dialects of many models."""
     assert split_thoughts(text) == Split(answer, thoughts)
     assert not has_markup(answer)
@@ -63,7 +63,7 @@ def test_thoughts_at_the_head_are_cut(text: str, answer: str, thoughts: str) -> 
         "[INST] what? [/INST] 42",
     ],
 )
-def test_markup_that_is_left_is_seen(text: str) -> None:
+def test_leftover_markup_is_detected(text: str) -> None:
     """So that its answer is rejected, never taught in silence."""
     split = split_thoughts(text)
     assert split == Split(text, None)
@@ -81,7 +81,7 @@ def test_markup_that_is_left_is_seen(text: str) -> None:
         (("", "@@"), "x@@y", Split("y", "x")),
     ],
 )
-def test_a_recipe_says_how_a_teacher_thinks(dialect: Dialect, text: str, split: Split) -> None:
+def test_a_recipe_can_set_the_thinking_tags(dialect: Dialect, text: str, split: Split) -> None:
     """`none` leaves every text unchanged; two tags are matched literally."""
     assert split_thoughts(text, dialect) == split
 
@@ -94,7 +94,7 @@ PIECES = st.lists(
 
 
 @given(PIECES.map("".join))
-def test_nothing_of_a_text_gets_lost(text: str) -> None:
+def test_no_text_is_lost(text: str) -> None:
     """But for tags and space at the seam, all of it is in the text or in the thoughts."""
 
     def bare(part: str) -> str:

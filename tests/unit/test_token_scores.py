@@ -93,7 +93,7 @@ def test_ids_need_no_bytes(content: list[Any]) -> None:
     }
 
 
-def test_ids_beside_the_answer_are_those_of_its_tokens() -> None:
+def test_ids_beside_the_answer_belong_to_its_tokens() -> None:
     """Its alternatives have no ids; without alternatives there is nothing to identify."""
     found = columns(chat([token("a", top_logprobs=[token("b")])], token_ids=[5]), chat([token("a")], token_ids=[5]))
     assert (found["token_ids"], found["tokens"]) == ([[5], [5]], [None, None])
@@ -119,7 +119,7 @@ def test_unknown_log_probabilities_are_nan() -> None:
 
 @pytest.mark.parametrize("indent", [None, 1])
 @pytest.mark.parametrize("ascii_only", [True, False])
-def test_bodies_are_cut_as_servers_write_them(*, indent: int | None, ascii_only: bool) -> None:
+def test_token_scores_are_cut_out_of_real_bodies(*, indent: int | None, ascii_only: bool) -> None:
     """With spaces and with escapes; one with line breaks is read whole."""
     text = json.dumps(chat([token('é"\\]}]'), token("b")]), indent=indent, ensure_ascii=ascii_only)
     assert (cut(text.encode()) is None) == (indent is not None)
@@ -161,7 +161,7 @@ def same(left: dict[str, pa.Array], right: dict[str, pa.Array]) -> bool:
     answers=st.lists(st.tuples(st.lists(entries(), max_size=3), st.none() | st.lists(JUNK, max_size=3)), max_size=3),
     logprobs_first=st.booleans(),
 )
-def test_what_is_cut_out_reads_as_what_is_not(answers: list[Any], *, logprobs_first: bool) -> None:
+def test_scores_cut_out_of_a_body_read_the_same(answers: list[Any], *, logprobs_first: bool) -> None:
     """Whatever the entries hold: the same answer, and the same columns, alone and together."""
     found: list[Scores | None] = []
     expected = []
@@ -182,7 +182,7 @@ def test_what_is_cut_out_reads_as_what_is_not(answers: list[Any], *, logprobs_fi
         assert repr(column.to_pylist()) == repr([value for each in expected for value in each[name].to_pylist()])
 
 
-def test_three_lines_make_tensors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_three_lines_of_code_make_tensors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The manual's own lines, with numpy instead of torch."""
     monkeypatch.chdir(tmp_path)
     content = [token("a", top_logprobs=[token("a"), token("b", -2)]), token("c", -1, top_logprobs=[token("c", -1)] * 2)]

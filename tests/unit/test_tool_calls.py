@@ -52,7 +52,7 @@ def in_wire_form(data: st.DataObject, name: str, arguments: dict[str, Any]) -> d
 
 
 @given(data=st.data(), calls=st.lists(st.tuples(TEXTS.filter(bool), ARGUMENTS), min_size=1, max_size=3))
-def test_a_call_is_stored_as_it_was_made(data: st.DataObject, calls: list[tuple[str, dict[str, Any]]]) -> None:
+def test_a_call_is_stored_verbatim(data: st.DataObject, calls: list[tuple[str, dict[str, Any]]]) -> None:
     """Arguments as text or as an object, with or without an id or text, and in the older form."""
     wire = [in_wire_form(data, name, arguments) for name, arguments in calls]
     message = {"content": data.draw(st.sampled_from([None, "", "Let me look."])), "tool_calls": wire}
@@ -67,13 +67,13 @@ NO_CALLS = VALUES | st.fixed_dictionaries({"function": VALUES | st.fixed_diction
 
 
 @given(calls=st.lists(NO_CALLS, max_size=3))
-def test_anything_in_place_of_calls_is_stored_or_rejected(calls: list[Any]) -> None:
+def test_odd_calls_are_stored_or_rejected(calls: list[Any]) -> None:
     """Nothing raises; what is stored is as many calls as there were."""
     found = stored({"content": "See:", "tool_calls": calls})
     assert len(found or ()) in (0, len(calls))
 
 
-def test_large_numbers_in_a_text_stay_as_they_are() -> None:
+def test_large_numbers_in_a_text_are_unchanged() -> None:
     """The arguments' text is the teacher's, digit for digit."""
     text = '{"n": 123456789012345678901234567890, "x": 1.10}'
     found = stored({"content": None, "tool_calls": [{"function": {"name": "f", "arguments": text}}]})

@@ -64,7 +64,7 @@ def offering(tools: Any = TOOLS) -> PromptMaker:
         ([{"name": f"f{n}"} for n in range(129)], "at most 128 tools"),
     ],
 )
-def test_what_is_no_tool_is_refused(tools: Any, why: str) -> None:
+def test_an_invalid_tool_is_refused(tools: Any, why: str) -> None:
     """In a recipe before anything is asked; in a row, it makes a bad row."""
     with pytest.raises(ValidationError) as caught:
         Ask.model_validate({"tools": tools})
@@ -76,7 +76,7 @@ def test_what_is_no_tool_is_refused(tools: Any, why: str) -> None:
         assert said.startswith("source.tools: column 't': ")
 
 
-def test_a_file_of_tools_is_named_by_what_is_wrong_in_it(tmp_path: Path) -> None:
+def test_mistakes_in_a_tools_file_are_named(tmp_path: Path) -> None:
     """With its path."""
     path = tmp_path / "tools.json"
     for content, why in (
@@ -92,7 +92,7 @@ def test_a_file_of_tools_is_named_by_what_is_wrong_in_it(tmp_path: Path) -> None
             Ask.model_validate({"tools": str(path)})
 
 
-def test_tools_of_a_row_in_every_form() -> None:
+def test_a_rows_tools_are_read_in_every_form() -> None:
     """Lists of objects, with the nulls of Parquet, or of JSON texts; JSON of a list; null offers none."""
     padded = [{**tool, "description": None, "strict": None} for tool in ({"type": "function", "function": CLOCK},)]
     for given in ([CLOCK], json.dumps([CLOCK]), [json.dumps(CLOCK)], padded, [{**CLOCK, "description": None}]):
@@ -108,7 +108,7 @@ def test_tools_of_a_row_in_every_form() -> None:
         assert (prompt.tools, prompt.key) == ((), prompt_key(prompt.messages))
 
 
-def test_the_recipes_tools_are_in_its_identity_and_not_in_the_keys(tmp_path: Path) -> None:
+def test_the_recipes_tools_are_in_its_identity_but_not_in_prompt_keys(tmp_path: Path) -> None:
     """By the file's content: other tools make other records, in another dataset."""
     path = tmp_path / "tools.json"
     path.write_text(json.dumps(TOOLS))
@@ -165,7 +165,7 @@ def result(content: str = "Sunny.", **more: Any) -> dict[str, Any]:
     return {"role": "tool", "content": content} | more
 
 
-def test_conversations_with_calls_and_results() -> None:
+def test_conversations_with_calls_and_results_are_read() -> None:
     """As OpenAI has them with ids, and as TRL has them by name; nulls of Parquet are absent."""
     spoken = [
         talk(calling(call(id="c1")), result(tool_call_id="c1")),
@@ -206,7 +206,7 @@ def test_conversations_with_calls_and_results() -> None:
         (talk({"role": "user", "content": "a", "tool_calls": [call()]}), "got 'tool_calls' too"),
     ],
 )
-def test_a_conversation_whose_calls_and_results_do_not_fit_is_a_bad_row(messages: Any, why: str) -> None:
+def test_a_conversation_with_mismatched_calls_and_results_is_a_bad_row(messages: Any, why: str) -> None:
     """Every provider would refuse it."""
     said = offering().make({"m": messages})
     assert isinstance(said, str)
@@ -242,7 +242,7 @@ def body(api: str, model: str = "m") -> Any:
     return orjson.loads(made.body)
 
 
-def test_openai_chat() -> None:
+def test_tools_are_sent_to_openai_chat() -> None:
     """Tools in its own form; an id that some providers refuse is replaced, in the call and in its result."""
     sent = body("openai-chat")
     assert sent["tools"] == [TOOLS[0], {"type": "function", "function": CLOCK}]
@@ -260,7 +260,7 @@ def test_openai_chat() -> None:
     ]
 
 
-def test_openai_responses() -> None:
+def test_tools_are_sent_to_openai_responses() -> None:
     """Calls and results are separate items; tools are not strict."""
     sent = body("openai-responses")
     assert sent["tools"] == [
@@ -277,7 +277,7 @@ def test_openai_responses() -> None:
     ]
 
 
-def test_anthropic() -> None:
+def test_tools_are_sent_to_anthropic() -> None:
     """Results are the first blocks of the user's turn."""
     sent = body("anthropic")
     assert [tool["input_schema"] for tool in sent["tools"]] == [SCHEMA, CLOCK["parameters"]]
@@ -294,7 +294,7 @@ def test_anthropic() -> None:
     ]
 
 
-def test_gemini() -> None:
+def test_tools_are_sent_to_gemini() -> None:
     """Results by name, all in one content; from Gemini 3 on calls need a signature, and this one stands in for it."""
     sent = body("gemini", "gemini-3.1-pro")
     assert sent["tools"][0]["functionDeclarations"][0] == {
@@ -318,7 +318,7 @@ def test_gemini() -> None:
     assert "thoughtSignature" not in str(body("gemini", "gemini-2.5-pro"))
 
 
-def test_bedrock() -> None:
+def test_tools_are_sent_to_bedrock() -> None:
     """Turns alternate."""
     sent = body("bedrock")
     assert [tool["toolSpec"]["inputSchema"] for tool in sent["toolConfig"]["tools"]] == [

@@ -25,7 +25,7 @@ def begun(recipe: Recipe) -> OpenChunk:
     return held
 
 
-def test_what_a_journal_holds_is_counted(tmp_path: Path) -> None:
+def test_journalled_answers_are_counted(tmp_path: Path) -> None:
     """Each sample once, and only until its chunk is sealed."""
     write_source(tmp_path, questions(10))
     recipe = recipe_of(tmp_path)
@@ -46,7 +46,7 @@ def test_what_a_journal_holds_is_counted(tmp_path: Path) -> None:
     assert summary.as_text().splitlines()[-1] == "  tokens     50 in, 70 out"
 
 
-def test_what_is_shipped_is_counted(tmp_path: Path, s3: S3Server) -> None:
+def test_shipped_answers_are_counted(tmp_path: Path, s3: S3Server) -> None:
     """On S3 a reader sees what the workers shipped."""
     write_source(tmp_path, questions(10))
     recipe = recipe_of(
@@ -62,7 +62,7 @@ def test_what_is_shipped_is_counted(tmp_path: Path, s3: S3Server) -> None:
     held.journal.close()
 
 
-def test_what_would_take_long_is_not_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_journals_are_not_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It says so."""
     write_source(tmp_path, questions(10))
     recipe = recipe_of(tmp_path)

@@ -44,7 +44,7 @@ def test_an_answer_needs_text_or_a_call(
     assert rejected_by_rules(completion, LONG, calls="beside") == reason
 
 
-def test_few_tokens_of_a_long_prompt_mean_that_it_was_cut() -> None:
+def test_a_low_token_count_means_that_a_long_prompt_was_cut() -> None:
     """A teacher that reports no usage is believed."""
     whole = Completion("four", "stop", "stop", usage=Usage(input_tokens=1000))
     assert rejected_by_rules(whole, LONG, calls="beside") is None
@@ -52,7 +52,7 @@ def test_few_tokens_of_a_long_prompt_mean_that_it_was_cut() -> None:
     assert rejected_by_rules(whole._replace(usage=Usage()), LONG, calls="beside") is None
 
 
-def test_a_refusal_by_error_is_refused() -> None:
+def test_a_refusal_by_an_error_counts_as_refused() -> None:
     """Like one that came as an answer."""
     assert rejected_by_rules(Policy("no", 400), LONG, calls="beside") == "refused"
 
@@ -67,6 +67,6 @@ def test_a_refusal_by_error_is_refused() -> None:
         (None, "inside", None),
     ],
 )
-def test_a_call_needs_a_place_in_its_record(sent: str | None, calls: Calls, reason: RejectReason | None) -> None:
+def test_a_call_needs_a_column_for_it(sent: str | None, calls: Calls, reason: RejectReason | None) -> None:
     """Also if there is text too; datasets of the first two schema versions keep calls as they came."""
     assert rejected_by_rules(Completion("Let me look.", "stop", "stop", tool_calls=sent), LONG, calls=calls) == reason

@@ -315,8 +315,8 @@ DAMAGE: list[tuple[Callable[[Path], None], set[str]]] = [
 
 
 @pytest.mark.parametrize(("damage", "expected"), DAMAGE, ids=[damage.__name__ for damage, _ in DAMAGE])
-def test_damage_is_found_by_its_kind(dataset: Path, damage: Callable[[Path], None], expected: set[str]) -> None:
-    """Each kind of damage is found and named, and verify itself changes nothing."""
+def test_each_kind_of_damage_is_found(dataset: Path, damage: Callable[[Path], None], expected: set[str]) -> None:
+    """And named; verify itself changes nothing."""
     damage(dataset)
     before = tree(dataset)
     report = check(dataset)
@@ -330,9 +330,7 @@ def test_damage_is_found_by_its_kind(dataset: Path, damage: Callable[[Path], Non
     [truncate, delete_shard, flip_page, delete_side, swap, duplicate, drop_rows, other_writer],
     ids=lambda d: d.__name__,
 )
-async def test_a_repaired_dataset_gets_its_records_back_without_asking(
-    tmp_path: Path, damage: Callable[[Path], None]
-) -> None:
+async def test_repair_restores_records_without_requests(tmp_path: Path, damage: Callable[[Path], None]) -> None:
     """After the repair a run seals the same records from raw/, without a request."""
     async with teacher() as url:
         recipe = recipe_at(tmp_path, url)
@@ -355,9 +353,7 @@ async def test_a_repaired_dataset_gets_its_records_back_without_asking(
     [edit_index, delete_plan, corrupt_recipe, other_identity, delete_raw, drop_column, foreign],
     ids=lambda d: d.__name__,
 )
-def test_repair_removes_nothing_where_the_fault_may_lie_elsewhere(
-    dataset: Path, damage: Callable[[Path], None]
-) -> None:
+def test_repair_removes_nothing_if_the_fault_may_lie_elsewhere(dataset: Path, damage: Callable[[Path], None]) -> None:
     """With a damaged plan, index or recipe, or with answers that only the shard has, every file stays."""
     damage(dataset)
     before = tree(dataset)
@@ -369,7 +365,7 @@ def test_repair_removes_nothing_where_the_fault_may_lie_elsewhere(
     assert after == before
 
 
-async def test_a_repair_has_failures_asked_again(tmp_path: Path) -> None:
+async def test_repaired_failures_are_asked_again(tmp_path: Path) -> None:
     """None of them is in raw/; existing answers are kept."""
     async with teacher(refusing=0.1) as url:
         recipe = recipe_at(tmp_path, url)
@@ -401,7 +397,7 @@ async def test_an_unreadable_shard_without_raw_answers_is_asked_again(tmp_path: 
     assert check(tmp_path / "out", repair=True).ok
 
 
-async def test_an_unreadable_shard_is_kept_aside(tmp_path: Path) -> None:
+async def test_an_unreadable_shard_is_set_aside(tmp_path: Path) -> None:
     """It may be all that is left of paid answers, and someone may yet fix it."""
     async with teacher() as url:
         recipe = recipe_at(tmp_path, url, keep_raw=False)
@@ -413,7 +409,7 @@ async def test_an_unreadable_shard_is_kept_aside(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "_stillhouse" / "damaged" / Path(damaged).name).read_bytes() == before
 
 
-def test_a_disk_that_fails_once_costs_no_shard(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_disk_error_costs_no_shard(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A system error is reported, and does not condemn the file."""
     before = records(dataset)
     reads = LocalStore.open
@@ -453,7 +449,7 @@ def scratch(dataset: Path) -> Path:
 
 
 @pytest.mark.parametrize("leave", [leftover_journal, orphan, scratch], ids=lambda leave: leave.__name__)
-def test_what_a_crash_leaves_is_no_damage_and_is_swept(dataset: Path, leave: Callable[[Path], Path]) -> None:
+def test_leftovers_of_a_crash_are_swept_and_not_reported(dataset: Path, leave: Callable[[Path], Path]) -> None:
     """It is reported but the dataset is sound, and `--repair` removes it and nothing else."""
     before = tree(dataset)
     left = leave(dataset)
@@ -500,13 +496,13 @@ def test_repair_refuses_while_a_run_lives(dataset: Path) -> None:
             verify_and_repair(store)
 
 
-def test_no_dataset_is_refused(tmp_path: Path) -> None:
+def test_a_missing_dataset_is_refused(tmp_path: Path) -> None:
     """An empty folder is not a sound dataset."""
     with pytest.raises(DatasetError, match="not a Stillhouse dataset"):
         check(tmp_path)
 
 
-async def test_a_dataset_on_s3_is_repaired_alike(tmp_path: Path, s3: S3Server) -> None:
+async def test_a_dataset_on_s3_is_repaired_too(tmp_path: Path, s3: S3Server) -> None:
     """Found, rebuilt from raw/ through a shipped journal, and sound again."""
     async with teacher() as url:
         recipe = recipe_at(tmp_path, url, path=f"s3://{s3.bucket}/out", endpoint_url=s3.endpoint_url)

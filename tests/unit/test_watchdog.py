@@ -8,7 +8,7 @@ import pytest
 from stillhouse.gen.worker.watchdog import BEAT_S, MOST_HELD_S, Watchdog
 
 
-async def test_what_holds_the_loop_is_named_once(caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_code_that_blocks_the_loop_is_named_once(caplog: pytest.LogCaptureFixture) -> None:
     """By its stack, with the time that it took."""
     with Watchdog() as watchdog:
         for _ in range(2):
@@ -20,7 +20,7 @@ async def test_what_holds_the_loop_is_named_once(caplog: pytest.LogCaptureFixtur
     assert watchdog.longest_s >= 2 * MOST_HELD_S
 
 
-async def test_a_loop_that_waits_is_not_held(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_waiting_loop_is_not_blocked(caplog: pytest.LogCaptureFixture) -> None:
     """However long it has nothing to do."""
     with Watchdog() as watchdog:
         await asyncio.sleep(3 * MOST_HELD_S)

@@ -97,7 +97,7 @@ CHARSETS = [("application/json", "utf-8"), ("text/plain; charset=UTF-16", "utf-1
 @given(
     text=TEXTS, data=st.data(), usage=JUNK, logprobs=JUNK, junk=st.dictionaries(st.text(max_size=5), JUNK, max_size=3)
 )
-def test_a_whole_readable_answer_is_read_as_it_is(
+def test_a_complete_answer_is_read_unchanged(
     text: str, data: st.DataObject, usage: Any, logprobs: Any, junk: dict[str, Any]
 ) -> None:
     """Whatever surrounds it, the text is the text, live and from a journal."""
@@ -153,7 +153,7 @@ class _Wire:
 
 @settings(max_examples=200)
 @given(text=TEXTS, headers=st.dictionaries(st.sampled_from(HEADER_NAMES), HEADER_VALUES, max_size=12))
-def test_no_header_takes_a_whole_answer_away(text: str, headers: dict[str, str]) -> None:
+def test_no_header_discards_a_complete_answer(text: str, headers: dict[str, str]) -> None:
     """Whatever it says, the answer is read, live and from its journal, and no limit stops the account forever."""
     clock = ManualClock(now=100.0)
     answer = {"choices": [{"finish_reason": "stop", "message": {"role": "assistant", "content": text}}]}
@@ -185,7 +185,7 @@ def test_no_header_takes_a_whole_answer_away(text: str, headers: dict[str, str])
     kind=st.text(max_size=30) | st.sampled_from([kind for kind, _ in CHARSETS]),
     latency_s=st.floats(0, 1e6),
 )
-def test_any_reply_is_an_outcome(status: int, body: bytes, encoding: str, kind: str, latency_s: float) -> None:
+def test_any_reply_becomes_an_outcome(status: int, body: bytes, encoding: str, kind: str, latency_s: float) -> None:
     """Nothing a server sends raises on its way."""
     arrived = in_utf8(decoded(body, encoding, max_bytes=2**24), kind)
     assert isinstance(READER.read(Reply(status, {"content-type": kind}, arrived, latency_s)), (Completion, *_TROUBLES))
@@ -200,7 +200,7 @@ _TROUBLES = Trouble.__args__
     failed=st.integers(0, 3),
     state=st.sampled_from(["done", "unfinished"]),
 )
-def test_no_finished_dataset_without_a_record_is_a_success(
+def test_a_finished_dataset_without_records_is_not_a_success(
     records: int, rejected: int, failed: int, state: str
 ) -> None:
     """Whatever the reasons for rejecting or failing; an empty source is another case."""

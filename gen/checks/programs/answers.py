@@ -14,9 +14,9 @@ class Program:
 
     text: str
     functions: tuple[str, ...]
-    """Its own functions, in order."""
+    """The program's own functions, in order."""
     methods: tuple[str, ...]
-    """Methods of its class `Solution`, in order, except those that begin with an underscore."""
+    """Methods of the class `Solution`, in order, except those that begin with an underscore."""
     names: frozenset[str]
     """All names that it defines at its top level."""
 

@@ -1,7 +1,7 @@
 """The process that starts sandboxes: `python -m stillhouse.gen.checks.programs.launcher`, its socket as standard input.
 
 The process that judges may not start others, because it runs code that answers influence. This one runs no such code:
-it starts what it is told to, waits, kills all of it, and returns what it wrote.
+it starts the programs it is given, waits, kills all of it, and returns what it wrote.
 """
 
 import contextlib

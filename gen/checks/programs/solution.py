@@ -142,7 +142,7 @@ def read_line(fd: int) -> bytes:
 
 
 def read_exactly(fd: int, size: int) -> bytes:
-    """This many bytes from a pipe; raises EOFError if the other end is gone."""
+    """Read exactly this many bytes from a pipe; raises EOFError if the other end is gone."""
     data = bytearray()
     while len(data) < size:
         if not (piece := os.read(fd, min(size - len(data), 2**20))):

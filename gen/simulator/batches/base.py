@@ -65,11 +65,11 @@ class Batch:
     api: str
     rows: Sequence[Row]
     fields: Mapping[str, Any]
-    """What its creator said about it, for the API's replies."""
+    """What the batch's creator sent with it, for the API's replies."""
     created_s: float
-    """By the simulator's monotonic clock."""
+    """When the batch was created, by the simulator's monotonic clock."""
     created: float
-    """The same in UTC seconds since 1970."""
+    """When the batch was created, in UTC seconds since 1970."""
     ends_s: float
     fails: bool
     cancelled_s: float | None = None
@@ -77,7 +77,7 @@ class Batch:
 
     @property
     def count(self) -> int:
-        """Its requests."""
+        """Number of requests in the batch."""
         return len(self.rows)
 
     def of(self, fate: Fate, *, failed: bool = False) -> int:
@@ -86,7 +86,7 @@ class Batch:
 
     @property
     def state(self) -> State:
-        """As of the last look."""
+        """The batch's state at the last look."""
         if self.done is None:
             return "running" if self.cancelled_s is None else "cancelling"
         if self.fails:
@@ -219,7 +219,7 @@ class BatchSite(typing.Protocol):
     """One provider's batch API."""
 
     dialect: Dialect
-    """Its errors and keys."""
+    """The API's errors and checks of keys."""
 
     def takes(self, request: Request) -> bool:
         """True if the request belongs to this API."""

@@ -30,7 +30,7 @@ class GeminiBatches:
     dialect: Dialect = Gemini()
 
     def takes(self, request: Request) -> bool:
-        """In any version."""
+        """True for a path of this API in any version."""
         return any(each.fullmatch(request.path) for each in (_UPLOAD, _CREATE, _BATCH, _FILE))
 
     def page(self, request: Request, batches: Batches) -> Page:

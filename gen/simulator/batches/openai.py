@@ -27,7 +27,7 @@ class OpenAIBatches:
     dialect: Dialect = OpenAIChat()
 
     def takes(self, request: Request) -> bool:
-        """With and without the version; Google has the same paths in its own version."""
+        """True for a path of this API, with or without the version; Google has the same paths in its own version."""
         return _CALL.fullmatch(request.path) is not None and b"x-goog-api-key" not in request.headers
 
     def page(self, request: Request, batches: Batches) -> Page:

@@ -13,7 +13,7 @@ import orjson
 from stillhouse.gen.simulator.answers import Answer
 from stillhouse.gen.simulator.dialects.base import Asked, BadRequest, Error, Spoken
 from stillhouse.gen.simulator.dialects.images import inline_image
-from stillhouse.gen.simulator.dialects.messages import OpenCalls, integer, parts_of, payload_of, told
+from stillhouse.gen.simulator.dialects.messages import OpenCalls, asked_prompt, integer, parts_of, payload_of
 from stillhouse.gen.simulator.dialects.schemas import checked
 from stillhouse.gen.simulator.faults import FROM_PROXIES, proxy_page
 from stillhouse.gen.simulator.limits import Level, Refusal, Resource
@@ -64,7 +64,7 @@ class Anthropic:
         return path == "/v1/messages" or _ON_VERTEX.fullmatch(path) is not None
 
     def response_id(self, serial: int) -> str:
-        """With Anthropic's prefix."""
+        """An id with Anthropic's prefix."""
         return f"msg_{serial}"
 
     def headers(self, serial: int, levels: Sequence[Level], *, now: float) -> dict[str, str]:
@@ -110,7 +110,7 @@ class Anthropic:
         thinking = payload.get("thinking") or {}
         _check(model, payload, thinking, max_tokens)
         choice = payload.get("tool_choice") or {}
-        prompt = told(messages, _images(payload["messages"]))
+        prompt = asked_prompt(messages, _images(payload["messages"]))
         return Asked(
             model=model,
             message=prompt.message,
@@ -128,7 +128,7 @@ class Anthropic:
         )
 
     def answer(self, spoken: Spoken) -> bytes:
-        """A message."""
+        """An answer, as a Messages reply."""
         (answer,) = spoken.answers
         return orjson.dumps(
             self._head(spoken)
@@ -162,7 +162,7 @@ class Anthropic:
         return _error(400, str(error))
 
     def limited(self, refusal: Refusal) -> Error:
-        """With the wait in whole seconds."""
+        """A 429 with the wait in whole seconds."""
         return _error(429, refusal.message)._replace(headers={"retry-after": str(ceil(refusal.retry_after_s))})
 
     def failure(self, status: int) -> Error:
@@ -310,7 +310,7 @@ def _blocks(answer: Answer, spoken: Spoken) -> list[dict[str, Any]]:
 
 
 def _pieces(block: dict[str, Any]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """(the block at its start, its deltas)."""
+    """The block as its start event shows it, and its deltas."""
     match block:
         case {"type": "text", "text": text}:
             return {"type": "text", "text": ""}, [{"type": "text_delta", "text": piece} for piece in _cut(text)]

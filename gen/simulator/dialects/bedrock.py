@@ -15,7 +15,7 @@ from stillhouse.gen.simulator.answers import Answer
 from stillhouse.gen.simulator.dialects.base import Asked, BadRequest, Error, Spoken
 from stillhouse.gen.simulator.dialects.event_stream import frame
 from stillhouse.gen.simulator.dialects.images import inline_image
-from stillhouse.gen.simulator.dialects.messages import OpenCalls, integer, parts_of, payload_of, told
+from stillhouse.gen.simulator.dialects.messages import OpenCalls, asked_prompt, integer, parts_of, payload_of
 from stillhouse.gen.simulator.dialects.schemas import checked
 from stillhouse.gen.simulator.dialects.sigv4 import fault_of
 from stillhouse.gen.simulator.limits import Level, Refusal
@@ -57,7 +57,7 @@ class Bedrock:
         return path.startswith("/model/") and path.endswith(_ENDS) and path.count("/") == 3
 
     def response_id(self, serial: int) -> str:
-        """Only in a header."""
+        """An id, which is sent only in a header."""
         return f"00000000-0000-4000-8000-{serial:012d}"
 
     def headers(self, serial: int, levels: Sequence[Level], *, now: float) -> dict[str, str]:
@@ -86,7 +86,7 @@ class Bedrock:
         further = payload.get("additionalModelRequestFields") or {}
         thinking = further.get("thinking") or {}
         tools, must_call = _tools(payload)
-        prompt = told(messages, _images(payload["messages"]))
+        prompt = asked_prompt(messages, _images(payload["messages"]))
         return Asked(
             model=unquote(request.path.split("/")[2]),
             message=prompt.message,
@@ -131,11 +131,11 @@ class Bedrock:
         return [*frames, frame("metadata", {"usage": _usage(spoken), "metrics": {"latencyMs": 1}})]
 
     def bad_request(self, error: BadRequest) -> Error:
-        """A ValidationException."""
+        """A 400 with Bedrock's ValidationException."""
         return _error(400, "ValidationException", str(error))
 
     def limited(self, refusal: Refusal) -> Error:
-        """A ThrottlingException, which states no wait."""
+        """A 429 with Bedrock's ThrottlingException, which states no wait."""
         what = "tokens" if refusal.kind == "tokens" else "requests"
         return _error(429, "ThrottlingException", f"Too many {what}, please wait before trying again.")
 

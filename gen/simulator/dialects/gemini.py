@@ -10,7 +10,7 @@ import orjson
 from stillhouse.gen.simulator.answers import Answer
 from stillhouse.gen.simulator.dialects.base import Asked, BadRequest, Error, Spoken
 from stillhouse.gen.simulator.dialects.images import inline_image
-from stillhouse.gen.simulator.dialects.messages import parts_of, told
+from stillhouse.gen.simulator.dialects.messages import asked_prompt, parts_of
 from stillhouse.gen.simulator.dialects.openai_chat import logprobs_of, token_id_of
 from stillhouse.gen.simulator.faults import FROM_PROXIES, proxy_page
 from stillhouse.gen.simulator.limits import Level, Refusal
@@ -46,12 +46,12 @@ class Gemini:
     stream_type = EVENT_STREAM
 
     def takes(self, path: str) -> bool:
-        """In any version, with or without a project."""
+        """True for a path of this API in any version, with or without a project."""
         found = _PATH.fullmatch(path)
         return found is not None and found[2] in _METHODS
 
     def response_id(self, serial: int) -> str:
-        """It has no prefix."""
+        """An id without a prefix."""
         return f"gemini-{serial}"
 
     def headers(self, serial: int, levels: Sequence[Level], *, now: float) -> dict[str, str]:
@@ -173,7 +173,7 @@ def _asked(payload: dict[str, Any], *, model: str, stream: bool, in_array: bool)
     thinks, shown = _thinking(config.get("thinkingConfig"))
     mode = _mode(payload.get("toolConfig"))
     answered = any("functionResponse" in part for part in _parts(contents[-1]))
-    prompt = told(tuple(messages), _images(contents))
+    prompt = asked_prompt(tuple(messages), _images(contents))
     return Asked(
         model=model,
         message=prompt.message,
@@ -195,7 +195,7 @@ def _asked(payload: dict[str, Any], *, model: str, stream: bool, in_array: bool)
 
 
 def _answer_schema(config: dict[str, Any]) -> Mapping[str, Any] | None:
-    """As JSON Schema, or in the older form of OpenAPI, which has type names in capitals."""
+    """The requested schema, given as JSON Schema or in the older form of OpenAPI, which has type names in capitals."""
     if config.get("responseMimeType") != "application/json":
         if "responseJsonSchema" in config or "responseSchema" in config:
             raise BadRequest("response_mime_type must be application/json for a schema.", param="generation_config")
@@ -205,7 +205,7 @@ def _answer_schema(config: dict[str, Any]) -> Mapping[str, Any] | None:
 
 
 def _lower(schema: Any) -> Any:
-    """With type names in lower case."""
+    """The schema with type names in lower case."""
     if isinstance(schema, list):
         return [_lower(each) for each in schema]
     if not isinstance(schema, dict):
@@ -295,7 +295,7 @@ def _tools(given: Any) -> tuple[Tool, ...]:
 
 
 def _schema(value: Any) -> Any:
-    """With JSON Schema's types, because Google writes them in capitals."""
+    """The schema with JSON Schema's type names, because Google writes them in capitals."""
     if isinstance(value, list):
         return [_schema(each) for each in value]
     if not isinstance(value, dict):

@@ -8,7 +8,7 @@ from stillhouse.gen.simulator.dialects.base import BadRequest
 from stillhouse.schemas.image import key_of, linked_key, media_type_of
 
 IMAGE_TOKENS = 258
-"""Input tokens of every image."""
+"""Input tokens that each image costs."""
 
 
 def inline_image(data: Any, kind: Any, *, param: str) -> bytes:

@@ -11,7 +11,7 @@ from stillhouse.gen.simulator.texts import count_tokens
 from stillhouse.schemas.prompt import Message, prompt_key
 
 
-class Told(NamedTuple):
+class AskedPrompt(NamedTuple):
     """The prompt in a request."""
 
     message: str
@@ -32,13 +32,13 @@ def payload_of(body: bytes) -> dict[str, Any]:
     return payload
 
 
-def told(messages: tuple[Message, ...], images: Iterable[bytes] = ()) -> Told:
+def asked_prompt(messages: tuple[Message, ...], images: Iterable[bytes] = ()) -> AskedPrompt:
     """The prompt of at least one message; `images`: the keys of their images."""
     images = tuple(images)
     texts = [message[:2] for message in messages]
     message = next((text for role, text in reversed(texts) if role == "user"), texts[-1][1])
     tokens = sum([count_tokens(text) for _, text in texts]) + IMAGE_TOKENS * len(images)
-    return Told(message, prompt_key(messages, images), tokens, images)
+    return AskedPrompt(message, prompt_key(messages, images), tokens, images)
 
 
 def parts_of(messages: Any, name: str = "content") -> list[dict[str, Any]]:
@@ -67,7 +67,7 @@ class OpenCalls:
         self._ids: set[Any] = set()
 
     def made(self, call_id: Any) -> None:
-        """A call."""
+        """A call of a tool, in this API's form."""
         self._ids.add(call_id)
 
     def answered(self, call_id: Any) -> None:

@@ -9,7 +9,7 @@ import orjson
 from stillhouse.gen.simulator.answers import Answer
 from stillhouse.gen.simulator.dialects.base import Asked, BadRequest, Error, Spoken
 from stillhouse.gen.simulator.dialects.images import image_at
-from stillhouse.gen.simulator.dialects.messages import OpenCalls, parts_of, told
+from stillhouse.gen.simulator.dialects.messages import OpenCalls, asked_prompt, parts_of
 from stillhouse.gen.simulator.dialects.schemas import openai_schema
 from stillhouse.gen.simulator.faults import FROM_PROXIES, proxy_page
 from stillhouse.gen.simulator.limits import Level, Refusal, Resource, go_duration
@@ -51,11 +51,11 @@ class OpenAIChat:
     stream_type = EVENT_STREAM
 
     def takes(self, path: str) -> bool:
-        """With and without the version."""
+        """True for a path of this API, with or without the version."""
         return path in _PATHS
 
     def response_id(self, serial: int) -> str:
-        """With OpenAI's prefix."""
+        """An id with OpenAI's prefix."""
         return f"chatcmpl-{serial}"
 
     def headers(self, serial: int, levels: Sequence[Level], *, now: float) -> dict[str, str]:
@@ -130,11 +130,11 @@ class OpenAIChat:
         return [b"data: %b\n\n" % orjson.dumps(event) for event in events] + [b"data: [DONE]\n\n"]
 
     def bad_request(self, error: BadRequest) -> Error:
-        """With the name of the parameter."""
+        """A 400 with the name of the parameter."""
         return Error(400, error_body(str(error), param=error.param, code=None))
 
     def limited(self, refusal: Refusal) -> Error:
-        """With the wait in two headers."""
+        """A 429 with the wait in two headers."""
         millis = ceil(refusal.retry_after_s * 1000)
         headers = {"retry-after": str(ceil(millis / 1000)), "retry-after-ms": str(millis)}
         return Error(429, error_body(refusal.message, kind=refusal.kind, code="rate_limit_exceeded"), headers)
@@ -170,7 +170,7 @@ def _parse(body: bytes) -> Asked:
         max_tokens = integer(payload, "max_tokens", least=1, most=None)
     n = integer(payload, "n", least=1, most=128)
     options = payload.get("stream_options")
-    prompt = told(messages, _images(payload["messages"]))
+    prompt = asked_prompt(messages, _images(payload["messages"]))
     may_call = messages[-1][0] != "tool" and payload.get("tool_choice") != "none"
     return Asked(
         model=model,

@@ -9,7 +9,7 @@ import orjson
 from stillhouse.gen.simulator.answers import Answer
 from stillhouse.gen.simulator.dialects.base import Asked, BadRequest, Spoken
 from stillhouse.gen.simulator.dialects.images import image_at
-from stillhouse.gen.simulator.dialects.messages import OpenCalls, parts_of, told
+from stillhouse.gen.simulator.dialects.messages import OpenCalls, asked_prompt, parts_of
 from stillhouse.gen.simulator.dialects.openai_chat import OpenAIChat, integer, logprobs_of, tools_in
 from stillhouse.gen.simulator.dialects.schemas import openai_schema
 from stillhouse.gen.simulator.texts import CHARS_PER_TOKEN
@@ -37,11 +37,11 @@ class OpenAIResponses(OpenAIChat):
     """POST /v1/responses."""
 
     def takes(self, path: str) -> bool:
-        """With and without the version."""
+        """True for a path of this API, with or without the version."""
         return path in _PATHS
 
     def response_id(self, serial: int) -> str:
-        """With OpenAI's prefix."""
+        """An id with OpenAI's prefix."""
         return f"resp_{serial}"
 
     def parse(self, request: Request) -> Asked:
@@ -77,7 +77,7 @@ def _asked(payload: dict[str, Any]) -> Asked:
     messages, last = _read_input(payload.get("input"))
     if isinstance(instructions := payload.get("instructions"), str):
         messages.insert(0, ("system", instructions))
-    prompt = told(tuple(messages), _images(payload["input"]))
+    prompt = asked_prompt(tuple(messages), _images(payload["input"]))
     reasoning = payload.get("reasoning")
     reasoning = reasoning if isinstance(reasoning, dict) else {}
     choice, effort = payload.get("tool_choice"), reasoning.get("effort")

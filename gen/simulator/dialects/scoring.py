@@ -42,7 +42,7 @@ class Completions(OpenAIChat):
     """POST /v1/completions with ids as the prompt and `prompt_logprobs`; no text is completed."""
 
     def takes(self, path: str) -> bool:
-        """With and without the version."""
+        """True for a path of this API, with or without the version."""
         return path in ("/v1/completions", "/completions")
 
     def parse(self, request: Request) -> Asked:
@@ -81,7 +81,7 @@ class Generate(OpenAIChat):
     """POST /generate with `input_ids` and `return_logprob`."""
 
     def takes(self, path: str) -> bool:
-        """Beside the versioned API."""
+        """True for a path of this API, which has no version."""
         return path == "/generate"
 
     def parse(self, request: Request) -> Asked:
@@ -116,7 +116,7 @@ class Generate(OpenAIChat):
         return orjson.dumps({"text": "", "output_ids": [], "meta_info": meta})
 
     def bad_request(self, error: BadRequest) -> Error:
-        """With only a message."""
+        """A 400 with only a message."""
         return Error(400, orjson.dumps({"error": {"message": str(error)}}))
 
 

@@ -63,9 +63,9 @@ class Wanted:
     """The parts of a file with columns that are read."""
 
     names: list[str]
-    """Its columns, in the schema's order."""
+    """The columns to read, in the schema's order."""
     paths: list[str]
-    """The same columns, or what is named inside them: `data.question` for the column `data`."""
+    """What is read, including names inside columns: `data.question` for the column `data`."""
 
 
 def check_columns(

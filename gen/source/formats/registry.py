@@ -103,6 +103,6 @@ FORMATS: Mapping[str, Format] = {
     ".txt": Format(_passages, may_be_compressed=True, rank=2),
     ".md": Format(_passages, may_be_compressed=True, rank=2),
 }
-"""By the suffix of a file's name."""
+"""Formats by the suffix of a file's name."""
 SUPPORTED = ".jsonl, .ndjson, .json, .csv, .tsv, .txt or .md (also with .gz or .zst), .parquet, .arrow"
 """The suffixes, for messages."""

@@ -33,7 +33,7 @@ _NO_TEXT = (
 
 @dataclass(frozen=True, slots=True)
 class Overlong:
-    """A line over MAX_ROW_BYTES, of which only this is known."""
+    """A line over MAX_ROW_BYTES, which is not kept."""
 
     size: int
     """Length in bytes, without its newline."""
@@ -45,7 +45,7 @@ class Overlong:
 
 
 Line: TypeAlias = bytes | Overlong
-"""Without its newline; `len` works for both."""
+"""A line without its newline; `len` works for both types."""
 
 
 class _Readable(Protocol):

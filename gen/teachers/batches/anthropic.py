@@ -77,12 +77,12 @@ class AnthropicBatches:
         return b'{"custom_id":"%b","params":%b}' % (key.encode(), request.body)
 
     def upload(self, job: Job, at: Access) -> Steps[str]:
-        """Nothing is stored first."""
+        """Do nothing: the creation itself contains the requests."""
         yield from ()
         return ""
 
     def create(self, job: Job, uploaded: str, at: Access) -> Steps[Batch]:
-        """With all requests in it."""
+        """Create the batch in one call that contains all requests."""
         body = b'{"requests":[%b]}' % b",".join(job.lines)
         reply = yield self._address.request("POST", "/messages/batches", at, body)
         return _batch(object_in(reply, self.errors))
@@ -111,7 +111,7 @@ class AnthropicBatches:
         return looked(batch_id, reply, self.errors, _batch)
 
     def cancel(self, batch_id: str, at: Access) -> Steps[None]:
-        """It ends once what is in progress is finished."""
+        """Cancel the batch, which ends once the requests in progress are finished."""
         reply = yield self._address.request("POST", f"/messages/batches/{quote(batch_id, safe='')}/cancel", at)
         check_cancelled(reply, self.errors)
 

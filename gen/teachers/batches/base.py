@@ -124,7 +124,7 @@ class BatchApi(typing.Protocol):
     """How one teacher's batches are made, found and read."""
 
     errors: ErrorVocabulary
-    """Its words for errors."""
+    """The protocol's error vocabulary."""
     max_requests: int
     """Requests that a batch may hold."""
     max_bytes: int

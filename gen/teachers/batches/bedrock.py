@@ -93,7 +93,7 @@ class BedrockBatches:
         return b'{"recordId":"%b","modelInput":%b}' % (key.encode(), request.body)
 
     def upload(self, job: Job, at: Access) -> Steps[str]:
-        """As an object named after the intent; returns its URI."""
+        """Store the requests in an object named after the intent; returns its URI."""
         key = f"{self._folder}{job.intent.id}.jsonl"
         reply = yield self._object("PUT", key, at, b"\n".join(job.lines) + b"\n")
         if not 200 <= reply.status < 300:
@@ -101,7 +101,7 @@ class BedrockBatches:
         return f"s3://{self._bucket}/{key}"
 
     def create(self, job: Job, uploaded: str, at: Access) -> Steps[Batch]:
-        """With the intent as its token and in its name."""
+        """Create the job, with the intent as its token and in its name."""
         body = {
             "jobName": f"{_PREFIX}{job.intent.id}",
             "roleArn": self._place.role_arn,
@@ -117,7 +117,7 @@ class BedrockBatches:
         return Batch(identity, "running", job.intent.id, job.intent.requests)
 
     def find(self, intent: Intent, at: Access) -> Steps[tuple[Batch, ...]]:
-        """By the token of the jobs listed under the name."""
+        """Find the job by its token, among those listed under the name."""
         query = f"?maxResults=100&nameContains={_PREFIX}{intent.id}"
         found: list[Batch] = []
         path = f"{_JOBS}s{query}"

@@ -37,7 +37,7 @@ class FileBatches(abc.ABC):
 
     errors = OPENAI_ERRORS
     batches_path = "/batches"
-    """Where the API has its batches."""
+    """Path of the API's batches."""
     ended: Collection[int] = HAS_ENDED
     """Statuses with which it refuses to cancel a batch that has ended."""
     _address: Address

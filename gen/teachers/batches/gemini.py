@@ -85,7 +85,7 @@ class GeminiBatches:
         return b'{"key":"%b","request":%b}' % (key.encode(), request.body)
 
     def upload(self, job: Job, at: Access) -> Steps[str]:
-        """In Google's two steps: the first reply gives the address for the bytes."""
+        """Upload the file in Google's two steps: the first reply gives the address for the bytes."""
         body = b"\n".join(job.lines) + b"\n"
         begin = {
             "x-goog-upload-protocol": "resumable",
@@ -101,7 +101,7 @@ class GeminiBatches:
             raise BatchRefused(trouble_of(reply, self.errors))
         target = reply.headers.get("x-goog-upload-url", "")
         if urlsplit(target)[:2] != urlsplit(start.url)[:2]:
-            raise BatchRefused(Malformed("the upload's address is on another host than the API", reply.status))
+            raise BatchRefused(Malformed("expected an upload URL on the API's host, got another one", reply.status))
         finish = {
             "content-type": "application/jsonl",
             "x-goog-upload-command": "upload, finalize",
@@ -112,14 +112,14 @@ class GeminiBatches:
         return _name(file if isinstance(file, dict) else {})
 
     def create(self, job: Job, uploaded: str, at: Access) -> Steps[Batch]:
-        """With the intent as its display name."""
+        """Create the batch with the intent as its display name."""
         body = {"batch": {"displayName": job.intent.id, "inputConfig": {"fileName": uploaded}}}
         path = f"/models/{quote(self._model, safe='')}:batchGenerateContent"
         reply = yield self._address.request("POST", path, at, orjson.dumps(body))
         return _batch(object_in(reply, self.errors))
 
     def find(self, intent: Intent, at: Access) -> Steps[tuple[Batch, ...]]:
-        """By the display names of the listed batches."""
+        """Find the batch by the display names of the listed ones."""
         found: list[Batch] = []
         path = "/batches?pageSize=100"
         for _ in range(MAX_PAGES):
@@ -139,7 +139,7 @@ class GeminiBatches:
         return looked(batch_id, reply, self.errors, _batch)
 
     def cancel(self, batch_id: str, at: Access) -> Steps[None]:
-        """Nothing of a cancelled batch is kept."""
+        """Cancel the batch; Google keeps none of its results."""
         reply = yield self._address.request("POST", f"/{batch_id}:cancel", at)
         check_cancelled(reply, self.errors)
 
@@ -178,7 +178,7 @@ def _row(row: dict[str, Any]) -> Result:
 def _name(document: Mapping[str, Any]) -> str:
     name = name_in(document, "name")
     if _NAME.fullmatch(name) is None:  # it becomes part of a URL
-        raise BatchRefused(Malformed("a name of a batch or a file was expected", 200))
+        raise BatchRefused(Malformed("expected the name of a batch or of a file", 200))
     return name
 
 

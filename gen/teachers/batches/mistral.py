@@ -68,7 +68,7 @@ class MistralBatches(FileBatches):
         return b'{"custom_id":"%b","body":%b}' % (key.encode(), request.body)
 
     def create(self, job: Job, uploaded: str, at: Access) -> Steps[Batch]:
-        """With the intent in its metadata."""
+        """Create the job with the intent in its metadata."""
         body = {
             "input_files": [uploaded],
             "endpoint": "/v1/chat/completions",
@@ -80,7 +80,7 @@ class MistralBatches(FileBatches):
         return self._batch(object_in(reply, self.errors))
 
     def find(self, intent: Intent, at: Access) -> Steps[tuple[Batch, ...]]:
-        """By the metadata of jobs created since then."""
+        """Find the job by the metadata of those created since the intent."""
         since = datetime.fromtimestamp(intent.at - _CREATED_SINCE_S, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         found: list[Batch] = []
         for page in range(MAX_PAGES):

@@ -66,12 +66,12 @@ class OpenAIBatches(FileBatches):
         self._window = f"{settings.window_h if groq else 24}h"
 
     def line(self, key: str, request: HttpRequest) -> bytes:
-        """With the path to which the body would have been posted."""
+        """One line of the input file, with the path to which the body would have been posted."""
         head = b'{"custom_id":"%b","method":"POST","url":"/v1%b","body":' % (key.encode(), self._path.encode())
         return head + request.body + b"}"
 
     def create(self, job: Job, uploaded: str, at: Access) -> Steps[Batch]:
-        """With the intent in its metadata."""
+        """Create the batch with the intent in its metadata."""
         body = {
             "input_file_id": uploaded,
             "endpoint": f"/v1{self._path}",
@@ -82,7 +82,7 @@ class OpenAIBatches(FileBatches):
         return self._batch(object_in(reply, self.errors))
 
     def find(self, intent: Intent, at: Access) -> Steps[tuple[Batch, ...]]:
-        """By the metadata of the listed batches, newest first."""
+        """Find the batch by the metadata of the listed ones, newest first."""
         found: list[Batch] = []
         path = "/batches?limit=100"
         for _ in range(MAX_PAGES):

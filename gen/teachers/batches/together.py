@@ -67,7 +67,7 @@ class TogetherBatches(FileBatches):
         return self._batch(job_made if isinstance(job_made, dict) else document)
 
     def find(self, intent: Intent, at: Access) -> Steps[tuple[Batch, ...]]:
-        """Those over files with the intent's name."""
+        """Find the batches whose input file has the intent's name."""
         reply = yield self._address.request("GET", "/files", at)
         files = dicts(object_in(reply, self.errors).get("data"))
         mine = {each.get("id") for each in files if each.get("filename") == _file_name(intent)}

@@ -15,7 +15,7 @@ from stillhouse.gen.teachers.keys import Credentials
 from stillhouse.gen.teachers.outcome import Ambiguous, Malformed, Outcome
 from stillhouse.gen.teachers.protocols.anthropic_stream import folded
 from stillhouse.gen.teachers.protocols.base import Framing, Offers, Request, paired_messages
-from stillhouse.gen.teachers.protocols.blocks import Said, blocks_in, completion_of
+from stillhouse.gen.teachers.protocols.blocks import BlockContents, blocks_in, completion_of
 from stillhouse.gen.teachers.protocols.calls import function_call
 from stillhouse.gen.teachers.protocols.claude import is_summary, merged, thinking_fields
 from stillhouse.gen.teachers.protocols.claude_places import place_of
@@ -77,7 +77,7 @@ class Anthropic:
         parts = [self._head, self._offers.encoded(ask.tools)]
         if system:
             parts += (b',"system":', orjson.dumps(self._system(system)))
-        messages = [{"role": role, "content": _turn(said)} for role, said in turns]
+        messages = [{"role": role, "content": _turn(contents)} for role, contents in turns]
         if ask.images:
             first = first_turn(turns)
             messages[first]["content"] = [*map(_image_block, ask.images), *_blocks(turns[first][1])]
@@ -112,9 +112,9 @@ class Anthropic:
             return broken_off(trouble_of(reply, self.errors), document, usage)
         usage = _usage(message.get("usage"))
         try:
-            said = _said(message, usage)
-            summary = is_summary(said.model or self._teacher.model_name)
-            return completion_of(said, self._finishes, self._teacher.thinking, is_summary=summary)
+            contents = _contents(message, usage)
+            summary = is_summary(contents.model or self._teacher.model_name)
+            return completion_of(contents, self._finishes, self._teacher.thinking, is_summary=summary)
         except UNKNOWN_SHAPE:
             return without_answer(reply, usage)
 
@@ -176,9 +176,9 @@ def _is_message(document: dict[str, Any]) -> bool:
     return "content" in document and any(name in document for name in ("type", "role", "stop_reason"))
 
 
-def _said(message: dict[str, Any], usage: Usage) -> Said:
+def _contents(message: dict[str, Any], usage: Usage) -> BlockContents:
     details = message.get("stop_details")
-    said = Said(
+    contents = BlockContents(
         source="thinking",
         finish=message.get("stop_reason"),
         model=message.get("model"),
@@ -190,20 +190,20 @@ def _said(message: dict[str, Any], usage: Usage) -> Said:
     for block in blocks_in(message["content"]):
         match block:
             case {"type": "text", "text": str(text)}:
-                said.texts.append(text)
+                contents.texts.append(text)
             case {"type": "thinking", "thinking": str(thought)}:
-                said.thoughts.append(thought)
+                contents.thoughts.append(thought)
                 if signature := text_in(block.get("signature")):
-                    said.signatures.append({"signature": signature})
+                    contents.signatures.append({"signature": signature})
             case {"type": "redacted_thinking"}:
-                said.signatures.append({"redacted": text_in(block.get("data"))})
+                contents.signatures.append({"redacted": text_in(block.get("data"))})
             case {"type": "tool_use"}:
-                said.calls.append(function_call(block.get("id"), block.get("name"), block.get("input", {})))
+                contents.calls.append(function_call(block.get("id"), block.get("name"), block.get("input", {})))
             case {"type": str(kind)}:
-                said.others.append(kind)
+                contents.others.append(kind)
             case _:
                 raise TypeError(f"a block of content is {(text_of(block) or 'nested too deeply')[:80]}")
-    return said
+    return contents
 
 
 def _usage(usage: Any) -> Usage:

@@ -47,12 +47,12 @@ class Protocol(typing.Protocol):
     """How one teacher is asked."""
 
     errors: ErrorVocabulary
-    """Its vocabulary of errors and limits."""
+    """The protocol's vocabulary of errors and limits."""
     framing: Framing
-    """How its streamed replies are framed."""
+    """How the protocol's streamed replies are framed."""
 
     def request(self, ask: Request, *, base_url: str, key: Credentials, now: float) -> HttpRequest:
-        """The request, with all its headers and signed where the protocol signs; `now`: UTC seconds since 1970."""
+        """The request, with all its headers and signed if the protocol signs; `now`: UTC seconds since 1970."""
         ...
 
     def fold(self, raw: Reply) -> Reply:

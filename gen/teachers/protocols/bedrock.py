@@ -14,7 +14,7 @@ from stillhouse.gen.teachers.protocols.answer_schema import NAME
 from stillhouse.gen.teachers.protocols.base import Destinations, Framing, Offers, Request, paired_messages
 from stillhouse.gen.teachers.protocols.bedrock_errors import BEDROCK_ERRORS
 from stillhouse.gen.teachers.protocols.bedrock_stream import folded, is_stream
-from stillhouse.gen.teachers.protocols.blocks import Said, blocks_in, completion_of
+from stillhouse.gen.teachers.protocols.blocks import BlockContents, blocks_in, completion_of
 from stillhouse.gen.teachers.protocols.calls import function_call
 from stillhouse.gen.teachers.protocols.claude import is_summary, merged, thinking_fields
 from stillhouse.gen.teachers.protocols.counts import count_in
@@ -83,7 +83,7 @@ class Bedrock:
         parts = [self._head, b"," if len(self._head) > 1 else b""]
         if system:
             parts += (b'"system":', orjson.dumps(self._system(system)), b",")
-        messages = [{"role": role, "content": _blocks(said)} for role, said in turns]
+        messages = [{"role": role, "content": _blocks(contents)} for role, contents in turns]
         if ask.images:
             message = messages[first_turn(turns)]
             message["content"] = [*(self._image_block(image) for image in ask.images), *message["content"]]
@@ -139,12 +139,12 @@ class Bedrock:
             return trouble_of(reply, self.errors)
         usage = _usage(answer.get("usage"))
         try:
-            said = _said(answer, usage)
-            if said.finish in _BROKEN and said.finish not in self._finishes:
-                return Malformed(f"the model's output could not be read ({said.finish})", reply.status, usage)
-            said.response_id = reply.headers.get("x-amzn-requestid")
-            summary = is_summary(said.model or self._teacher.model_name)
-            return completion_of(said, self._finishes, self._teacher.thinking, is_summary=summary)
+            contents = _contents(answer, usage)
+            if contents.finish in _BROKEN and contents.finish not in self._finishes:
+                return Malformed(f"the model's output could not be read ({contents.finish})", reply.status, usage)
+            contents.response_id = reply.headers.get("x-amzn-requestid")
+            summary = is_summary(contents.model or self._teacher.model_name)
+            return completion_of(contents, self._finishes, self._teacher.thinking, is_summary=summary)
         except UNKNOWN_SHAPE:
             return without_answer(reply, usage)
 
@@ -201,36 +201,36 @@ def _is_answer(document: dict[str, Any]) -> bool:
     return "stopReason" in document or (isinstance(output, dict) and "message" in output)
 
 
-def _said(document: dict[str, Any], usage: Usage) -> Said:
+def _contents(document: dict[str, Any], usage: Usage) -> BlockContents:
     output = document.get("output")
     message = output.get("message") if isinstance(output, dict) else None
-    said = Said("reasoningContent", document.get("stopReason"), _model(document), None, usage)
-    if said.finish == "guardrail_intervened":
-        said.category = "guardrail"
+    contents = BlockContents("reasoningContent", document.get("stopReason"), _model(document), None, usage)
+    if contents.finish == "guardrail_intervened":
+        contents.category = "guardrail"
     further = document.get("additionalModelResponseFields")
     if isinstance(further, dict) and isinstance(details := further.get("stop_details"), dict):
-        said.category, said.explanation = details.get("category"), details.get("explanation")
+        contents.category, contents.explanation = details.get("category"), details.get("explanation")
     for block in blocks_in(message.get("content") if isinstance(message, dict) else message):
         match block:
             case {"text": str(text)}:
-                said.texts.append(text)
+                contents.texts.append(text)
             case {"reasoningContent": {"reasoningText": dict(thought)}}:
                 if isinstance(words := thought.get("text"), str):
-                    said.thoughts.append(words)
+                    contents.thoughts.append(words)
                 if signature := text_in(thought.get("signature")):
-                    said.signatures.append({"signature": signature})
+                    contents.signatures.append({"signature": signature})
             case {"reasoningContent": dict(thought)}:
-                said.signatures.append({"redacted": text_in(thought.get("redactedContent"))})
+                contents.signatures.append({"redacted": text_in(thought.get("redactedContent"))})
             case {"toolUse": dict(call)}:
-                said.calls.append(function_call(call.get("toolUseId"), call.get("name"), call.get("input", {})))
+                contents.calls.append(function_call(call.get("toolUseId"), call.get("name"), call.get("input", {})))
             case {"citationsContent": {"content": list(cited)}}:
                 parts = [part.get("text") for part in cited if isinstance(part, dict)]
-                said.texts += [part for part in parts if isinstance(part, str)]
+                contents.texts += [part for part in parts if isinstance(part, str)]
             case dict():
-                said.others += map(str, block)
+                contents.others += map(str, block)
             case _:
                 raise TypeError("a block of content is not an object")
-    return said
+    return contents
 
 
 def _model(document: dict[str, Any]) -> Any:

@@ -36,4 +36,4 @@ STATUSES = {
     "modelTimeoutException": 408,
     "modelStreamErrorException": 424,
 }
-"""By the name of an exception in a stream: the status that it has elsewhere."""
+"""Status of an exception outside of streams, by its name in a stream."""

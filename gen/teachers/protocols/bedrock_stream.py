@@ -22,7 +22,7 @@ _MAX_FIRST = b"\x07"
 _EVENTS = ("messageStart", "contentBlockStart", "contentBlockDelta", "messageStop", "metadata")
 _STRING = 7
 _SIZES = {0: 0, 1: 0, 2: 1, 3: 2, 4: 4, 5: 8, 8: 8, 9: 16}
-"""By type of a header's value: its bytes; types 6 and 7 state theirs."""
+"""Bytes of a header's value, by its type; values of types 6 and 7 state their own length."""
 
 
 class _Frame(NamedTuple):

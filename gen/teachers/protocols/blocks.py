@@ -13,11 +13,11 @@ from stillhouse.schemas.completion import Completion, FinishReason, ReasoningSou
 
 
 @dataclass(slots=True)
-class Said:
+class BlockContents:
     """The contents of an answer's blocks, each kind in order, and the fields around them; as on the wire, unchecked."""
 
     source: ReasoningSource
-    """Where reasoning is on this wire."""
+    """The field in which this API returns reasoning."""
     finish: Any
     model: Any
     response_id: Any
@@ -43,41 +43,43 @@ def blocks_in(content: Any) -> list[Any]:
 
 
 def completion_of(
-    said: Said, finishes: Mapping[str, FinishReason], dialect: Dialect, *, is_summary: bool | None
+    contents: BlockContents, finishes: Mapping[str, FinishReason], dialect: Dialect, *, is_summary: bool | None
 ) -> Outcome:
     """The completion, or what its absence means. `is_summary`: of the reasoning, if it is in blocks."""
-    raw = _text(said.finish) or None
+    raw = _text(contents.finish) or None
     finish = finish_of(raw, finishes)
     if finish == "failed":
-        return ServerError(f"the answer broke off ({raw})", 200, said.usage)
-    text = "".join(said.texts) if said.texts else None
-    reasoning, source = "\n\n".join(filter(None, said.thoughts)) or None, said.source
+        return ServerError(f"the answer broke off ({raw})", 200, contents.usage)
+    text = "".join(contents.texts) if contents.texts else None
+    reasoning, source = "\n\n".join(filter(None, contents.thoughts)) or None, contents.source
     if reasoning is None and text is not None:  # a server behind this protocol may leave reasoning in the text
         split = split_thoughts(text, dialect)
         text, reasoning, source, is_summary = split.text, split.thoughts, "think_tag", None
-    if not (text or said.calls or reasoning or said.signatures) and (raw is None or finish in ("stop", "tool_calls")):
-        kinds = f" (blocks of type {', '.join(sorted(set(said.others)))[:80]})" if said.others else ""
-        return Malformed(f"the message has no content{kinds}", 200, said.usage)
+    if not (text or contents.calls or reasoning or contents.signatures) and (
+        raw is None or finish in ("stop", "tool_calls")
+    ):
+        kinds = f" (blocks of type {', '.join(sorted(set(contents.others)))[:80]})" if contents.others else ""
+        return Malformed(f"the message has no content{kinds}", 200, contents.usage)
     return Completion(
         text=text,
         finish_reason=finish,
         finish_reason_raw=raw[:200] if raw else None,
         reasoning=reasoning,
         reasoning_source=None if reasoning is None else source,
-        tool_calls=orjson.dumps(said.calls).decode() if said.calls else None,
-        refusal=_refusal(said, text) if finish == "refused" else None,
-        model=_text(said.model),
-        response_id=_text(said.response_id),
-        usage=said.usage,
+        tool_calls=orjson.dumps(contents.calls).decode() if contents.calls else None,
+        refusal=_refusal(contents, text) if finish == "refused" else None,
+        model=_text(contents.model),
+        response_id=_text(contents.response_id),
+        usage=contents.usage,
         markup=text is not None and has_markup(text, dialect),
         reasoning_is_summary=None if reasoning is None else is_summary,
-        reasoning_signatures=orjson.dumps(said.signatures).decode() if said.signatures else None,
-        refusal_category=_text(said.category),
+        reasoning_signatures=orjson.dumps(contents.signatures).decode() if contents.signatures else None,
+        refusal_category=_text(contents.category),
     )
 
 
-def _refusal(said: Said, text: str | None) -> str:
-    return _text(said.explanation) or text or f"refused ({_text(said.category) or 'no reason given'})"
+def _refusal(contents: BlockContents, text: str | None) -> str:
+    return _text(contents.explanation) or text or f"refused ({_text(contents.category) or 'no reason given'})"
 
 
 def _text(value: Any) -> str | None:

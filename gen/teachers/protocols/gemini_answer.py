@@ -143,7 +143,7 @@ def _category(candidate: dict[str, Any], raw: str | None) -> str | None:
 
 
 def parts_of(candidate: dict[str, Any]) -> list[dict[str, Any]]:
-    """Its content's parts."""
+    """The parts of the candidate's content."""
     content = candidate.get("content")
     return dicts(content.get("parts")) if isinstance(content, dict) else []
 

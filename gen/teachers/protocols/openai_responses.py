@@ -165,7 +165,7 @@ def _fields(ask: Ask) -> dict[str, Any]:
 
 
 def versioned(base_url: str) -> str:
-    """With the version, if the URL is a bare host, or Azure's without it."""
+    """The base URL, with the version added if it is a bare host, or Azure's without a version."""
     base_url = complete_base(base_url)
     return f"{base_url}/v1" if urlsplit(base_url).path in ("", "/openai") else base_url
 

@@ -58,7 +58,7 @@ class SglangScoring:
         return self._destinations.post(base_url, key, body)
 
     def fold(self, raw: Reply) -> Reply:
-        """Nothing is streamed."""
+        """The reply itself, because nothing is streamed."""
         return raw
 
     def read(self, reply: Reply) -> Outcome:

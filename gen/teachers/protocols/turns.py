@@ -47,10 +47,10 @@ def first_turn(turns: Sequence[tuple[str, Sequence[Message]]]) -> int:
 
 
 def in_base64(image: InlineImage) -> str:
-    """Its bytes as base64."""
+    """The image's bytes as base64."""
     return base64.b64encode(image.data).decode()
 
 
 def data_url(image: InlineImage) -> str:
-    """It as a data: URL."""
+    """The image as a data: URL."""
     return f"data:{image.media_type};base64,{in_base64(image)}"

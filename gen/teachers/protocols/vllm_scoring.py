@@ -49,7 +49,7 @@ class VllmScoring:
         return self._destinations.post(base_url, key, body)
 
     def fold(self, raw: Reply) -> Reply:
-        """Nothing is streamed."""
+        """The reply itself, because nothing is streamed."""
         return raw
 
     def read(self, reply: Reply) -> Outcome:

@@ -141,7 +141,7 @@ class Export:
 
     @property
     def name(self) -> str:
-        """The dataset's."""
+        """The dataset's name."""
         return self._surveyed.provenance.name
 
     @property

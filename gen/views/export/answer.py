@@ -43,11 +43,11 @@ class Answer:
     scores: Mapping[str, float | None]
     """Score by check; null if it did not run or gives no score."""
     rejected_as: str | None = None
-    """Its reject reason; None for a record."""
+    """The answer's reject reason; None for a record."""
     tools: tuple[str, ...] | None = None
     """The tools in the row, as JSON in OpenAI's form; None if the dataset has no such column."""
     beyond: str | None = None
-    """What its prompt contains besides text, in words; None: nothing."""
+    """What the prompt contains besides text, in words; None if nothing."""
 
 
 def answers_in(store: ReadableStore, key: str) -> Iterator[Answer]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from stillhouse.gen.dataset.damage import damage_said
+from stillhouse.gen.dataset.damage import reporting_damage
 from stillhouse.gen.store.readable import ReadableStore
 from stillhouse.gen.views.report.files import open_parquet
 from stillhouse.gen.views.report.histogram import Histogram
@@ -149,7 +149,7 @@ def read_answers(store: ReadableStore, files: Sequence[tuple[str, str]]) -> Answ
             window = files[start : start + _WINDOW]
             read = pool.map(lambda file: list(_batches(store, *file)), window)
             for (key, _), batches in zip(window, read, strict=True):
-                with damage_said(store, key):
+                with reporting_damage(store, key):
                     answers.add_file(batches)
     return answers
 

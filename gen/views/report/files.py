@@ -5,14 +5,14 @@ from contextlib import contextmanager
 
 import pyarrow.parquet as pq
 
-from stillhouse.gen.dataset.damage import damage_said
+from stillhouse.gen.dataset.damage import reporting_damage
 from stillhouse.gen.store.readable import ReadableStore
 
 
 @contextmanager
 def open_parquet(store: ReadableStore, key: str) -> Iterator[pq.ParquetFile]:
-    """The file, for the length of the block. Raises DatasetError like `damage_said`, also if damage shows only in the
-    block.
+    """The file, for the length of the block. Raises DatasetError like `reporting_damage`, also if damage shows only in
+    the block.
     """
-    with damage_said(store, key), store.open(key) as file:
+    with reporting_damage(store, key), store.open(key) as file:
         yield pq.ParquetFile(file, page_checksum_verification=True)

@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 PER_DECADE = 50
-"""Bins per decade as counted,"""
+"""Bins per decade in which values are counted."""
 BARS_PER_DECADE = 10
-"""and as drawn."""
+"""Bars per decade in the drawing."""
 _LEAST = 1e-4
 """Smaller numbers, including zero, are counted as this."""
 

@@ -148,7 +148,7 @@ def _distributions(answers: Answers) -> list[Plot]:
 
 
 def _quantiles(histogram: Histogram, *, whole: bool) -> str:
-    """In words; `whole`: the numbers are integers."""
+    """The quantiles in words; `whole`: the numbers are integers."""
     names = (("median", 0.5), ("95th percentile", 0.95), ("99th percentile", 0.99))
     values = ((name, histogram.quantile(share)) for name, share in names)
     quantiles = ", ".join(f"{name} {_short(round(found) if whole else found)}" for name, found in values)

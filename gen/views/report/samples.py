@@ -41,7 +41,7 @@ class Samples:
 
     records: tuple[Sample, ...]
     rejected: tuple[tuple[str, tuple[Sample, ...]], ...]
-    """By reason; `failed` is by kind."""
+    """Sample rows by reject reason; Failures by kind."""
     failed: tuple[tuple[str, tuple[Sample, ...]], ...]
 
 

@@ -22,9 +22,9 @@ class Slot:
     """What happened in one slot of time."""
 
     asked: int = 0
-    """Answered requests that were sent in the slot,"""
+    """Answered requests that were sent in the slot."""
     answered: int = 0
-    """and those that ended in it, with their tokens."""
+    """Answers that ended in the slot; the following fields are their tokens."""
     input_tokens: int = 0
     output_tokens: int = 0
 
@@ -51,13 +51,13 @@ class Point:
 
     @property
     def tokens_per_minute(self) -> float:
-        """Both together."""
+        """Input and output tokens together."""
         return self.input_tokens_per_minute + self.output_tokens_per_minute
 
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """Where time was left out."""
+    """A stretch of time that is left out."""
 
     at_s: float
     length_s: float
@@ -118,7 +118,7 @@ class Timeline:
             yield first, last
 
     def pauses(self) -> Iterator[Pause]:
-        """The pauses."""
+        """The stretches of time without any request."""
         at, before = 0, None
         for first, last in self._stretches():
             if before is not None:

@@ -65,7 +65,7 @@ class Verification:
         """Metadata of every shard; None if it is not sound."""
         self._shards: Sequence[ChunkId] = ()
         self.retried: dict[str, int] = {}
-        """By prompt key: the last generation that asked its Failures again."""
+        """The last generation that asked a prompt's Failures again, by prompt key."""
         self.identity: Identity | None = None
         self.damaged: list[ShardCheck] = []
         """Chunks of shards with findings."""
@@ -82,7 +82,7 @@ class Verification:
         self._budget()
         for generation in range(generations):
             self._generation(generation)
-        for (first, second), count in sorted(self._ids.twice().items()):
+        for (first, second), count in sorted(self._ids.duplicates().items()):
             where = f"also in {self._shards[first].data_key} or its rejected file"
             self._found(
                 "twice",

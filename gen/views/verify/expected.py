@@ -27,11 +27,11 @@ class Identity:
 
     bound: Binding
     ids: Mapping[str, RecordIds]
-    """By the teacher's name, in the recipe's order."""
+    """Record ids by the name of the teacher, in the recipe's order."""
 
     @classmethod
     def of(cls, bound: Binding) -> Self:
-        """Parse it.
+        """Parse the identity.
 
         Raises:
             ValueError: it is not an identity.
@@ -101,7 +101,7 @@ class Expected:
     duplicates: Counter[tuple[str, str, str]]
     """(prompt id, key, duplicate_of)."""
     bad: Counter[tuple[str, int, str]]
-    """(file, line, message)."""
+    """Bad rows, as (file, line, message)."""
     again: Mapping[SeriesKey, Mapping[int, str | None]]
     """In a generation that does not come from source rows: the samples asked of each series, and what Failure each
     was."""

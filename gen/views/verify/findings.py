@@ -89,7 +89,7 @@ class Report(BaseModel):
 
 
 def render(report: Report) -> str:
-    """For people."""
+    """The findings as text."""
     checked = report.checked
     lines = [
         f"{'sound' if report.ok else 'DAMAGED'}: {inert(report.dataset)}",

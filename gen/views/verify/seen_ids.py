@@ -23,7 +23,7 @@ class SeenIds:
             self._ids[bucket] += ids[at : at + ID_BYTES]
             self._owners[bucket].append(owner)
 
-    def twice(self) -> Counter[tuple[int, int]]:
+    def duplicates(self) -> Counter[tuple[int, int]]:
         """(first owner, another owner) to the number of ids they share; the same owner twice if it has an id twice."""
         shared: Counter[tuple[int, int]] = Counter()
         for ids, owners in zip(self._ids, self._owners, strict=True):

@@ -23,11 +23,11 @@ class _Answers:
 
     kept: list[tuple[float | None, int]] = field(default_factory=list)
     equal: list[tuple[float | None, int]] = field(default_factory=list)
-    """Rejected because an equal answer is kept."""
+    """Answers rejected because an equal one is kept."""
     left: list[tuple[float | None, int]] = field(default_factory=list)
-    """Not selected."""
+    """Accepted answers that were not selected."""
     rejected: int = 0
-    """Rejected for other reasons."""
+    """Number of answers rejected for other reasons."""
 
     @property
     def count(self) -> int:
@@ -49,7 +49,7 @@ class SelectionTally:
         return ("prompt_key", "teacher", "sample", CHECKS if isinstance(self._rule, BestOf) else VOTE_SHARE)
 
     def take(self, kind: str, batch: pa.RecordBatch) -> None:
-        """Add a batch of rows of this kind of file."""
+        """Add rows from a file of this kind (`data` or `rejected`)."""
         reasons = batch["reject_reason"].to_pylist() if kind == "rejected" else [None] * len(batch)
         values = zip(*(batch[name].to_pylist() for name in self.columns), reasons, strict=True)
         for key, teacher, sample, value, reason in values:

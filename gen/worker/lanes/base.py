@@ -22,26 +22,14 @@ from stillhouse.schemas.image import SentImage
 from stillhouse.schemas.prompt import Prompt
 
 
-class Attempts(typing.Protocol):
-    """Journals attempts, and says what follows from how they end: an open chunk, or the hearing of a judge.
+class AttemptLog(typing.Protocol):
+    """Journals attempts and how they end.
 
-    Each of its methods except the first three and `read` raises StoreAway if the journal can't be written.
+    Both methods raise StoreAway if the journal can't be written.
     """
 
-    def prompt(self, ordinal: int, /) -> Prompt:
-        """The request to send."""
-        ...
-
-    def refused_by(self, ordinal: int, /) -> Sequence[str]:
-        """Endpoints that refused the request itself."""
-        ...
-
-    def is_wanted(self, ordinal: int, /) -> bool:
-        """False if it is settled without being asked."""
-        ...
-
     def sent(self, ordinal: int, *, at: float, endpoint: str = "", place: int | None = None) -> None:
-        """An attempt is about to be sent."""
+        """An attempt is about to be sent online, or was in a batch."""
         ...
 
     def unanswered(
@@ -56,6 +44,25 @@ class Attempts(typing.Protocol):
         cut: Reply | None = None,
     ) -> Decision:
         """The attempt ended without a complete reply. `cut`: the part of a stream that had arrived."""
+        ...
+
+
+class Attempts(AttemptLog, typing.Protocol):
+    """Says what an online lane sends, and what follows from the replies: an open chunk, or the hearing of a judge.
+
+    `journalled` and `answered` raise StoreAway if the journal can't be written.
+    """
+
+    def prompt(self, ordinal: int, /) -> Prompt:
+        """The request to send."""
+        ...
+
+    def refused_by(self, ordinal: int, /) -> Sequence[str]:
+        """Endpoints that refused the request itself."""
+        ...
+
+    def is_wanted(self, ordinal: int, /) -> bool:
+        """False if it is settled without being asked."""
         ...
 
     def journalled(

@@ -105,7 +105,7 @@ class BatchLane:
         return 0
 
     def reserved(self, held: LeasedChunk) -> Expense | None:
-        """What its batches for the chunk may cost, where there is a budget; None if that is not known yet."""
+        """What the lane's batches for the chunk may cost, under a budget; None if that is not known yet."""
         if (work := self._works.get(id(held))) is None:
             return NOTHING
         return work.reserved if work.is_known else None
@@ -136,7 +136,7 @@ class BatchLane:
         work.changed.set()
 
     def widen(self, slots: int) -> None:
-        """It uses no slots."""
+        """Do nothing: batches use no slots."""
 
     def drop(self, held: LeasedChunk) -> None:
         """The chunk is no longer this worker's."""
@@ -148,7 +148,7 @@ class BatchLane:
             work.changed.set()
 
     def open_batches(self, held: LeasedChunk) -> AtProvider | None:
-        """Its batches for the chunk; None if one of them needs attention."""
+        """The lane's batches for the chunk; None if one of them needs attention."""
         found = AtProvider(0, [])
         if (work := self._works.get(id(held))) is None:
             return found

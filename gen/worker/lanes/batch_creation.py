@@ -91,7 +91,7 @@ class BatchCreation:
         return None
 
     async def repeated(self, work: Work, intent: OpenIntent) -> str | None:
-        """Create the intent's batch again, with an API where that makes no second one; None if it may or may not have
+        """Create the intent's batch again, with an API that then makes no second one; None if it may or may not have
         been created."""
         async with self._repeating:
             await self._gate.passed()

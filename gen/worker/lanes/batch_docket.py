@@ -5,19 +5,19 @@
 
 import typing
 
-from stillhouse.gen.journal.frames import Kind
-from stillhouse.gen.teachers.outcome import Ambiguous, NoConnection, Outcome
+from stillhouse.gen.teachers.outcome import Outcome
 from stillhouse.gen.teachers.protocols.base import Request
 from stillhouse.gen.teachers.retry import Decision
 from stillhouse.gen.teachers.transport import Reply
+from stillhouse.gen.worker.lanes.base import AttemptLog
 from stillhouse.gen.worker.leased_chunk import LeasedChunk
 from stillhouse.schemas.prompt import Prompt
 
 
-class BatchAttempts(typing.Protocol):
+class BatchAttempts(AttemptLog, typing.Protocol):
     """Journals what batches bring, and says what is still to be asked: an open chunk, or the hearing of a judge.
 
-    Each of the last five methods raises StoreAway if the journal can't be written.
+    Each of the last three methods raises StoreAway if the journal can't be written.
     """
 
     def entry(self, ordinal: int, /) -> tuple[Request, str]:
@@ -37,7 +37,7 @@ class BatchAttempts(typing.Protocol):
         ...
 
     def lacks(self, ordinal: int, /) -> bool:
-        """True if it is to be asked again should a batch leave it open."""
+        """True if the sample is asked again should a batch leave it unanswered."""
         ...
 
     def was_read(self, ordinal: int, at: float, /) -> bool:
@@ -50,29 +50,12 @@ class BatchAttempts(typing.Protocol):
         """A batch has this reply to the request with this mark: journal it, read it, and say what follows."""
         ...
 
-    def sent(self, ordinal: int, *, at: float, endpoint: str = "", place: int | None = None) -> None:
-        """It was in a batch, of which `unanswered` says how it ended."""
-        ...
-
-    def unanswered(
-        self,
-        ordinal: int,
-        kind: Kind,
-        outcome: NoConnection | Ambiguous,
-        *,
-        at: float,
-        place: int | None = None,
-        endpoint: str = "",
-    ) -> Decision:
-        """Its batch ended without a result for it, and may be billed for it."""
-        ...
-
     def unserved(self, ordinal: int, *, at: float, endpoint: str, place: int | None, why: str) -> None:
-        """Its batch ended before the provider came to it, which costs nothing."""
+        """The request's batch ended before the provider reached it, which costs nothing."""
         ...
 
     def expired(self, ordinal: int, *, at: float, place: int | None, why: str) -> None:
-        """It is given up on: none of its batches brought an answer in time."""
+        """The request is given up on: none of its batches brought an answer in time."""
         ...
 
 

@@ -58,7 +58,7 @@ class BatchMoney:
             self.is_short = False
 
     def give_back(self, worst: Iterable[Expense]) -> None:
-        """These samples are not in the batch."""
+        """Return the money of samples that are not in the batch after all."""
         self._purse.give_back(sum(worst, NOTHING))
 
     def begins(self, work: Work, intent: OpenIntent) -> None:

@@ -16,7 +16,7 @@ from stillhouse.gen.worker.leased_chunk import LeasedChunk
 
 @dataclass(frozen=True, slots=True)
 class BatchParts:
-    """One lane's."""
+    """The parts of one lane."""
 
     client: TeacherClient
     api: BatchApi

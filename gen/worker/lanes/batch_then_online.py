@@ -1,9 +1,9 @@
 """The lane of `mode: batch-then-online`: each sample is in one batch, and what no batch answers is asked online.
 
 A sample goes online once its journal has an attempt at it, whatever came of that, so a later owner of the chunk decides
-the same. A batch that never existed, or that the provider rejected as a whole, is no attempt: another one is created.
-Under `accept`, samples that are asked only because others were not accepted go online at once, or every round would
-take as long as a batch.
+the same. A batch that never existed, or that the provider rejected as a whole, does not count as an attempt: another
+one is created. Under `accept`, samples that are asked only because others were not accepted go online at once, or every
+round would take as long as a batch.
 """
 
 from functools import cached_property

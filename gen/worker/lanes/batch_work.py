@@ -34,7 +34,7 @@ class OpenIntent:
     candidates: tuple[str, ...] = ()
     """Ids of running batches of which each may be this one, if that is unknown."""
     worst: Expense = NOTHING
-    """What its batch may cost, where there is a budget."""
+    """What the batch may cost, under a budget."""
     has_ended: bool = False
     """True once all that its batch says is safe."""
     may_rest: bool = False
@@ -46,7 +46,7 @@ class OpenIntent:
         return Intent(self.stored.id, sum(count for _, count in self.stored.samples), self.stored.at)
 
     def at_provider(self, place: int, *, stage: int, is_missing: bool = False) -> OpenBatch:
-        """Its batch, as it is recorded for a parked chunk; for `place` and `stage` see `OpenBatch`.
+        """The intent's batch, as it is recorded for a parked chunk; for `place` and `stage` see `OpenBatch`.
 
         `is_missing`: it was given up on, and is only to be cancelled if a listing shows it late.
         """
@@ -69,7 +69,7 @@ class OpenIntent:
 
 @dataclass(slots=True, eq=False)
 class Work:
-    """A chunk in the lane."""
+    """What the lane does for one chunk."""
 
     docket: BatchDocket
     is_known: bool = False
@@ -105,7 +105,7 @@ class Work:
 
     @property
     def reserved(self) -> Expense:
-        """What its batches may cost, where there is a budget."""
+        """What the chunk's batches may cost, under a budget."""
         return sum((each.worst for each in self.intents.values() if not each.has_ended), NOTHING)
 
     @property

@@ -25,7 +25,7 @@ from stillhouse.gen.teachers.refused_parameters import refused_parameter
 from stillhouse.schemas.completion import Completion
 
 LACKING = 3
-"""How many answers may lack the requested log probabilities before the user is told."""
+"""How many answers may lack the requested log probabilities before the user is warned."""
 
 STARTING_PAUSE_S = 1.0
 """How long the account pauses after a 429 that does not say how long."""
