@@ -101,15 +101,15 @@ class HttpTransport:
             Lost: timed out, stalled, cut or too large after it was sent; contains what had arrived of a stream.
             UsageError: see `prepare`, if it was not called for the host.
         """
-        stream = _Stream()
+        begun: list[_Stream] = []
         try:
             session, route = self._route(request.url, timeout_s)
-            return await route.deadlines.limited(_exchange(session, route, request, stream))
+            return await route.deadlines.limited(_exchange(session, route, request, begun))
         except Exception as error:  # noqa: BLE001 - any belongs to this request; none may end a worker
             late = f"{LATE} ({timeout_s:g} s); raise it"
             failure = _failure(error, request.url, late=late)
             if isinstance(failure, Lost):
-                failure.cut = stream.so_far()
+                failure.cut = begun[0].so_far() if begun else None
             raise failure from None
 
     async def receive(self, request: HttpRequest, *, stall_timeout_s: float, take: Callable[[bytes], None]) -> Reply:
@@ -198,8 +198,8 @@ class _Route:
 class _Stream:
     """A streamed reply while it arrives."""
 
-    status: int = 0
-    headers: Mapping[str, str] = field(default_factory=dict)
+    status: int
+    headers: Mapping[str, str]
     parts: list[bytes] = field(default_factory=list)
 
     def so_far(self) -> Reply | None:
@@ -240,12 +240,13 @@ async def _begin(
     )
 
 
-async def _exchange(session: aiohttp.ClientSession, route: _Route, request: HttpRequest, stream: _Stream) -> Reply:
+async def _exchange(session: aiohttp.ClientSession, route: _Route, request: HttpRequest, begun: list[_Stream]) -> Reply:
+    """Send the request and read the reply; one that is streamed is added to `begun` while it arrives."""
     response = await _begin(session, route, request)
     try:
         headers = _headers(response)
         if is_stream(headers):
-            stream.status, stream.headers = response.status, headers
+            begun.append(stream := _Stream(response.status, headers))
             body = await _streamed(response, stream, route, stall_timeout_s=request.stall_timeout_s)
         else:
             body = await _body(response.content)
@@ -255,7 +256,7 @@ async def _exchange(session: aiohttp.ClientSession, route: _Route, request: Http
             body = decode() if len(body) < LARGE_ENCODED_BYTES else await asyncio.to_thread(decode)
         return Reply(response.status, headers, body)
     except TooLarge:
-        stream.parts.clear()
+        begun.clear()
         raise Lost(_TOO_LARGE) from None
     finally:
         response.release()  # closes the connection unless the whole reply was read

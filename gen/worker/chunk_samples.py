@@ -57,10 +57,10 @@ class ChunkSamples:
 
     def teacher(self, ordinal: int, place: int | None = None) -> Interpreter:
         """The teacher with this position in the recipe; by default the one that the sample is assigned to."""
-        if place is None and self.chunk.series.teachers:
-            place = self.chunk.key_of(ordinal // self.per_series).teacher
         if place is not None:
             return self._teacher_of.at(place)
+        if self.chunk.series.teachers:
+            return self._teacher_of.at(self.chunk.key_of(ordinal // self.per_series).teacher)
         return self._teacher_of(self.prompt(ordinal).key, ordinal % self.per_series)
 
     def read(self, ordinal: int, reply: Reply, *, place: int | None) -> tuple[Outcome, int]:

@@ -10,7 +10,7 @@ from stillhouse.gen.journal.file import JournalFile
 from stillhouse.gen.journal.frames import Frame, Kind
 from stillhouse.gen.teachers.outcome import Ambiguous, NoConnection, Outcome
 from stillhouse.gen.teachers.protocols.base import Request
-from stillhouse.gen.teachers.retry import Blame, Decision, GiveUp, MoveOn, Pause
+from stillhouse.gen.teachers.retry import SETTLED, Blame, Decision, GiveUp, MoveOn, Pause
 from stillhouse.gen.teachers.transport import Reply
 from stillhouse.gen.worker.chunk_samples import ChunkSamples, TeacherOf
 from stillhouse.gen.worker.chunk_state import ChunkState
@@ -261,7 +261,8 @@ class OpenChunk:
         """
         frame, kept_at, outcome, size = received
         decision = self.state.ended(frame, outcome, kept_at, blame)
-        self._keep_decision(frame, decision, blame)
+        if decision is not SETTLED:
+            self._keep_decision(frame, decision, blame)
         self.state.answers.remember(frame.ordinal, outcome, place=kept_at, size=size)
         return decision
 

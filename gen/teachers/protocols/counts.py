@@ -9,8 +9,6 @@ MAX_TOKENS = 2**24
 
 def count_in(value: Any, *, below: int = MAX_TOKENS) -> int | None:
     """An integer number of tokens; a fraction is rounded up."""
-    if value is None:
-        return None
     if isinstance(value, float) and math.isfinite(value):
         value = math.ceil(value)
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < below else None
+    return value if type(value) is int and 0 <= value < below else None

@@ -6,7 +6,7 @@ A sample that has to wait holds no slot, and a teacher that is down blocks no ot
 import asyncio
 import functools
 from collections.abc import Iterable
-from typing import Any, Generic, NamedTuple, TypeAlias
+from typing import Any, Generic, NamedTuple, TypeAlias, assert_never
 
 from stillhouse.gen.clock import Clock
 from stillhouse.gen.coordination.counters import Counters
@@ -19,7 +19,7 @@ from stillhouse.gen.teachers.client import TeacherClient
 from stillhouse.gen.teachers.endpoints import Endpoint
 from stillhouse.gen.teachers.expense import NOTHING
 from stillhouse.gen.teachers.outcome import Outcome, Ramp, Rate
-from stillhouse.gen.teachers.retry import Again, Decision, MoveOn, Pause
+from stillhouse.gen.teachers.retry import Again, Decision, GiveUp, MoveOn, Pause, Settled
 from stillhouse.gen.worker.lanes.base import DocketT, Gate, Listener, Router
 from stillhouse.gen.worker.lanes.exchange import Exchange, Sample
 from stillhouse.gen.worker.lanes.outcomes import Outcomes, cut_on_the_way, served_by
@@ -275,6 +275,8 @@ class OnlineLane(Generic[DocketT]):
     def _follow(self, held: DocketT, ordinal: int, endpoint: Endpoint, decision: Decision, *, sent_at: float) -> None:
         client = self._client
         match decision:
+            case Settled() | GiveUp():
+                held.advance()
             case Again(after_s, last):
                 self._ask_again(held, ordinal, after_s, first=not last)
             case MoveOn():
@@ -290,7 +292,7 @@ class OnlineLane(Generic[DocketT]):
                     )
                 self._ask_again(held, ordinal, 0.0, first=True)
             case _:
-                held.advance()
+                assert_never(decision)
 
     def _ask_again(self, held: DocketT, ordinal: int, after_s: float, *, first: bool, again: bool = True) -> None:
         if after_s <= 0:

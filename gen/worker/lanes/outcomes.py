@@ -137,6 +137,8 @@ def _words_of(trouble: Trouble) -> str:
 
 def served_by(outcome: Outcome, endpoint: Endpoint) -> bool | None:
     """What an outcome says about its endpoint; see `Endpoints.done`."""
+    if isinstance(outcome, Completion):
+        return True
     if isinstance(outcome, Malformed) or (isinstance(outcome, BadRequest) and not endpoint.answered):
         return None  # there may be another model behind it, or no API at all
     failed = isinstance(outcome, (NoConnection, Overload, Ambiguous, ServerError))
