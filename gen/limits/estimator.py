@@ -14,6 +14,9 @@ FORGET = 0.02
 CAUTION = 3.0
 """Standard deviations by which the sum of the requests in flight may exceed their estimates."""
 
+_LEAST_ERROR = FORGET / (2 - FORGET)
+"""Variance of such a mean after many answers, as a part of the variance of one."""
+
 
 @dataclass(slots=True)
 class _Mean:
@@ -29,9 +32,9 @@ class _Mean:
         if self.count == 1:
             self.variance, self.value = value**2, value  # lengths of answers seldom vary by more than their mean
             return
-        weight = max(FORGET, 1 / self.count)
-        self.variance += weight * ((value - self.value) ** 2 - self.variance)
-        self.value += weight * (value - self.value)
+        weight, off = max(FORGET, 1 / self.count), value - self.value
+        self.variance += weight * (off * off - self.variance)
+        self.value += weight * off
 
     def margin(self, beside: int) -> float:
         """How much more than the mean to allow for a request, given the number of other requests in flight.
@@ -40,7 +43,7 @@ class _Mean:
         """
         if self.count == 0:
             return self.most - self.value
-        of_mean = max(FORGET / (2 - FORGET), 1 / self.count)
+        of_mean = max(_LEAST_ERROR, 1 / self.count)
         return CAUTION * math.sqrt(self.variance * (1 / (beside + 1) + of_mean))
 
 

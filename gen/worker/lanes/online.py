@@ -190,7 +190,7 @@ class OnlineLane(Generic[DocketT]):
         ordinal, again, prompt, key, chars = sample
         client = self._client
         tally = self._counters.of(client.teacher.name)
-        used: Cost | None = Cost(0, 0)
+        used: Cost | None = UNUSED
         refused = False
         tally.in_flight += 1
         held.began()
