@@ -23,7 +23,7 @@ class AwaitedVerdicts:
         self._fresh: dict[int, None] = {}
         """Answers awaiting verdicts that no checker has taken yet."""
         self._known: dict[tuple[int, bytes], dict[int, Verdict]] = {}
-        """Verdicts from journals, by (ordinal, hash of the text) and stage."""
+        """Verdicts that are in journals, by (ordinal, hash of the text) and stage."""
 
     @property
     def has_fresh(self) -> bool:
@@ -71,10 +71,21 @@ class AwaitedVerdicts:
         self.settle(frame.ordinal, whole)
         return True
 
-    def frames(self, ordinal: int, verdicts: Sequence[Verdict], *, at: float) -> Iterator[Frame]:
-        """The frames of these verdicts on the answer."""
-        for stage, (check, verdict) in enumerate(zip(self.checks, verdicts, strict=False), 1):
-            yield verdict_frame(ordinal, check=check, judged=Judged(self._awaited[ordinal], stage, verdict), at=at)
+    def known(self, ordinal: int) -> Mapping[int, Verdict]:
+        """By stage: verdicts on an answer that awaits others; they are in the journal."""
+        return self._known.get((ordinal, self._awaited.get(ordinal, b"")), {})
+
+    def frames(self, ordinal: int, verdicts: Mapping[int, Verdict], *, at: float) -> Iterator[Frame]:
+        """The frames of these verdicts on the answer, by stage, that are not in the journal yet."""
+        text = self._awaited[ordinal]
+        known = self._known.get((ordinal, text), {})
+        for stage, verdict in verdicts.items():
+            if known.get(stage) != verdict:
+                yield verdict_frame(ordinal, check=self.checks[stage - 1], judged=Judged(text, stage, verdict), at=at)
+
+    def keep(self, ordinal: int, verdicts: Mapping[int, Verdict]) -> None:
+        """These verdicts on the answer are in the journal, and it awaits others."""
+        self._known.setdefault((ordinal, self._awaited[ordinal]), {}).update(verdicts)
 
     def settle(self, ordinal: int, verdicts: tuple[Verdict, ...]) -> None:
         """Set the verdicts on the answer."""

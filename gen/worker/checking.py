@@ -83,6 +83,11 @@ class Checker:
             held, ordinal = self._waiting.popleft()
             if held.abandoned:
                 continue
+            if self._judges is not None and (known := held.open.state.verdicts.known(ordinal)):
+                by_others = self._judges.by_others(known, checks=len(self._intake.checks))
+                if by_others is not None:  # an earlier owner had them, and a judge's batch was awaited
+                    self._ask_judges(held, ordinal, by_others)
+                    continue
             answer = held.open.answer_to_judge(ordinal)
             verdicts = self._judging.judge(answer, row_of(self._references, held.open.samples.prompt(ordinal)))
             self._running += 1
@@ -97,12 +102,18 @@ class Checker:
             if self._judges is None:
                 self._take_in(held, ordinal, verdicts)
             else:
-                self._judges.judge(held, ordinal, verdicts, functools.partial(self._take_in, held, ordinal))
+                if not held.abandoned and (kept := self._judges.to_keep(verdicts)):
+                    self._intake.keep(held, ordinal, kept)
+                self._ask_judges(held, ordinal, verdicts)
             self._start()
         except StillhouseError as error:
             self._tasks.fail(error)
         except Exception as error:  # noqa: BLE001 - our bug: a callback's error would go unheard
             self._tasks.fail(StillhouseError(f"checks: a verdict can't be processed: {cause_of(error)}"))
+
+    def _ask_judges(self, held: LeasedChunk, ordinal: int, verdicts: Sequence[Verdict]) -> None:
+        assert self._judges is not None, "no check asks a judge"
+        self._judges.judge(held, ordinal, verdicts, functools.partial(self._take_in, held, ordinal))
 
     def _take_in(self, held: LeasedChunk, ordinal: int, verdicts: tuple[Verdict, ...]) -> None:
         if self._closed or held.abandoned:
@@ -128,6 +139,14 @@ class Intake:
         self._clock = clock
         self._names = [check.name for check in checks]
         self._guard = CheckGuard(self._names, keep_going=keep_going)
+
+    def keep(self, held: LeasedChunk, ordinal: int, verdicts: Mapping[int, Verdict]) -> None:
+        """Keep these verdicts on an answer, by stage, while it awaits the others.
+
+        Raises:
+            StoreAway: the journal can't be written.
+        """
+        held.open.judged_so_far(ordinal, verdicts, at=self._clock.time())
 
     def take(self, held: LeasedChunk, ordinal: int, verdicts: Sequence[Verdict]) -> None:
         """Add the verdicts on an answer.

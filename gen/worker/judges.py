@@ -40,7 +40,7 @@ class LetPass:
     """A `Judging` without processes, for recipes whose checks all ask judges: it accepts every answer."""
 
     def __init__(self, checks: int) -> None:
-        self._verdicts = (CheckResult(True, None, ""),) * checks
+        self._verdicts = (_PLACEHOLDER,) * checks
 
     async def __aenter__(self) -> Self:
         return self
@@ -93,6 +93,7 @@ class HeldHearing:
         """Whoever waits for a verdict acts on it."""
 
 
+_PLACEHOLDER = CheckResult(True, None, "")
 _AT_ONCE = 32
 """Questions written before other tasks get their turn."""
 
@@ -173,6 +174,24 @@ class Judges:
         self._gatherings.pop(id(held), None)
         for lane in self.batch_lanes.values():
             lane.drop(held)
+
+    def by_others(self, known: Mapping[int, Verdict], *, checks: int) -> list[Verdict] | None:
+        """What `judge` takes, from verdicts of the other of so many checks, by stage; None if some are missing."""
+        found: list[Verdict] = []
+        for stage in range(1, checks + 1):
+            if (verdict := _PLACEHOLDER if stage in self._lanes else known.get(stage)) is None:
+                return None
+            found.append(verdict)
+            if isinstance(verdict, Unchecked) or not verdict.accepted:
+                break
+        return found
+
+    def to_keep(self, verdicts: Sequence[Verdict]) -> dict[int, Verdict]:
+        """Of these verdicts, by stage, those that are worth keeping while the judges' batches run, maybe for a day."""
+        if not any(stage <= len(verdicts) for stage in self.batch_lanes):
+            return {}
+        said = enumerate(verdicts, 1)
+        return {stage: each for stage, each in said if stage not in self._lanes and isinstance(each, CheckResult)}
 
     def judge(
         self, held: LeasedChunk, ordinal: int, verdicts: Sequence[Verdict], done: Callable[[tuple[Verdict, ...]], None]

@@ -302,12 +302,24 @@ class OpenChunk:
         """
         awaited = self.state.verdicts
         if awaited.is_awaited(ordinal):
-            for frame in awaited.frames(ordinal, verdicts, at=at):
+            for frame in awaited.frames(ordinal, dict(enumerate(verdicts, 1)), at=at):
                 self.journal.append(frame)
             awaited.settle(ordinal, tuple(verdicts))
             self.state.judged(ordinal)
             if self._closing is not None:
                 self.state.close(ordinal // self.samples.per_series, self._closing)
+
+    def judged_so_far(self, ordinal: int, verdicts: Mapping[int, Verdict], *, at: float) -> None:
+        """Keep these verdicts on an answer, by stage, until it has the others: the next owner need not ask for them.
+
+        Raises:
+            StoreAway: the journal can't be written.
+        """
+        awaited = self.state.verdicts
+        if awaited.is_awaited(ordinal):
+            for frame in awaited.frames(ordinal, verdicts, at=at):
+                self.journal.append(frame)
+            awaited.keep(ordinal, verdicts)
 
     def judge_again(self, *, at: float) -> None:
         """Have the next owner judge the answers again that no check could judge."""

@@ -3,7 +3,8 @@
     python -m tests.faults.batches --prompts 2000
 
 resumes each once on the same cluster, and once on another that shares only the store. At the simulator there must be
-one batch per intent, and every prompt must be answered once; then it prints a table, or ends with 1.
+one batch per intent, and every prompt must be answered once; then it prints a table, or ends with 1. With `--judge` the
+teacher is asked online and a judge in batches, and no verdict may be paid for twice.
 A batch whose creation never reached the provider counts as such only after 15 minutes, which are waited for.
 """
 
@@ -22,14 +23,15 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pyarrow.dataset as ds
 import yaml
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from batch_recipes import teacher_of
+from batch_recipes import TERMS, teacher_of
 from batch_wire import call_of
 from builders import questions, write_source
-from faults.history import check
+from faults.history import check, check_judged
 from faults.nemesis import last_line, start_run
 from faults.stops import Between, Stop, standing_before
 from processes import kill_all
@@ -51,6 +53,10 @@ STARTS = 4
 """Runs that may be needed, because Ray does not start on a machine that is too busy."""
 WITHIN_S = 1800.0
 """The wait for a batch that counts as never created is half of this."""
+ONLINE = 8
+"""Requests in flight to the teacher of a judge."""
+TEACHER, JUDGE = "0", "c1"
+"""Who is asked in batches, as intents name them."""
 
 
 class Step(NamedTuple):
@@ -72,15 +78,16 @@ def _write(part: str, when: Any, *, number: int = 2) -> Stop:
     return Stop(when, lambda method, path: method == "PUT" and part in path, number=number)
 
 
-STEPS = (
-    Step("between intent and create", "provider", _call("create", "before")),
-    Step("before the intent", "store", _write("-0-0.json", "before")),
-    Step("after create, before its record", "provider", _call("create", "after")),
-    Step("while parked", "store", _write("-parked.json", "answered", number=CHUNKS), latency_s=12.0),
-    Step("while results download", "provider", _call("download", "during")),
-    Step("while sealing", "store", _write("/data/part-", "before")),
-)
-"""The one that takes longest to resume comes first."""
+def steps(who: str) -> tuple[Step, ...]:
+    """Those of a teacher's batches, or of a judge's; the one that takes longest to resume comes first."""
+    return (
+        Step("between intent and create", "provider", _call("create", "before")),
+        Step("before the intent", "store", _write(f"-{who}-0.json", "before")),
+        Step("after create, before its record", "provider", _call("create", "after")),
+        Step("while parked", "store", _write("-parked.json", "answered", number=CHUNKS), latency_s=12.0),
+        Step("while results download", "provider", _call("download", "during")),
+        Step("while sealing", "store", _write("/data/part-", "before")),
+    )
 
 
 class Scene:
@@ -97,20 +104,30 @@ class Scene:
         bucket: str,
         prompts: range,
         in_one_process: bool,
+        judged: bool,
     ) -> None:
         self.folder = folder / name
         self.name = name
         self._api = api
         self._in_one_process = in_one_process
+        self._judged = judged
+        self._killed_at = list[float]()
+        self._moved = False
+        """True once it runs where the first run's disk is not."""
         self._provider = provider
         self._stopped = provider if provider.stop is not None else store
         self._chunk = -(-len(prompts) // CHUNKS)
         write_source(self.folder, questions(len(prompts), start=prompts.start))
-        self._document = {
+        asked: dict[str, Any] = {"teachers": [teacher_of(api, f"{provider.url}/v1")]}
+        if judged:
+            online = {"name": "t", "base_url": f"{provider.url}/v1", "model": "m", "terms": TERMS}
+            judge = asked["teachers"][0] | {"name": "judge", "role": "judge", "ask": {"max_tokens": 100}}
+            asked["teachers"] = [online | {"limits": {"in_flight": ONLINE}, "account": "online"}, judge]
+            asked["checks"] = [{"judge": {"teacher": "judge", "template": "Score it.\n", "accept_if": ">= 3"}}]
+        self._document = asked | {
             "name": "batches",
             "source": {"path": str(self.folder / "source"), "prompt": "question", "id": "id"},
             "ask": {"max_tokens": 200},
-            "teachers": [teacher_of(api, f"{provider.url}/v1")],
             "dataset": {
                 "path": f"s3://{bucket}/{name}/out",
                 "endpoint_url": store.url,
@@ -131,11 +148,13 @@ class Scene:
                 if stopped.stop is not None and stopped.stop.when == "answered":
                     time.sleep(PARKED_S)
             finally:
+                self._killed_at.append(time.time())
                 kill_all(run.pid)
         return stopped.reached.is_set()
 
     def is_resumed(self, *, elsewhere: bool) -> dict[str, Any]:
         """Run it to its end: here, or where only the store is shared. Returns what it says at its end."""
+        self._moved = elsewhere
         for _ in range(STARTS):
             with self._started("two" if elsewhere else "one") as run:
                 try:
@@ -152,16 +171,13 @@ class Scene:
         out = server.data / server.bucket / self.name / "out"
         dataset = (out / "_stillhouse" / "id").read_text()
         numbers = itertools.product(range(CHUNKS), range(4))
-        intents = {intent_id(dataset, ChunkId(0, chunk), who="0", n=n) for chunk, n in numbers}
-        mine = [line for line in served if line["key"].partition("-")[0] in intents]
-        if self._api == "bedrock":  # its replies have no ids
-            mine = [line | {"id": line["prompt"]} for line in mine]
-        log = self.folder / "served.jsonl"
-        log.write_text("".join(json.dumps(line) + "\n" for line in mine))
-        figures = check(out, log, samples=1, in_flight=0, kills=1)  # each paid answer is stored, once
+        who = JUDGE if self._judged else TEACHER
+        intents = {intent_id(dataset, ChunkId(0, chunk), who=who, n=n) for chunk, n in numbers}
+        mine = [line for line in served if line.get("key", "").partition("-")[0] in intents]
         prompts = CHUNKS * self._chunk
-        assert len(mine) == prompts == end["records"], f"{len(mine)} requests, {end['records']} records of {prompts}"
-        assert (end["state"], end["failed"], end["maybe_billed"]) == ("done", 0, 0), end
+        assert len(mine) == prompts, f"{len(mine)} requests in batches for {prompts} prompts"
+        assert (end["state"], end["records"] + end["rejected"], end["failed"]) == ("done", prompts, 0), end
+        figures = self._check_judged(out, mine, served) if self._judged else self._check_asked(out, mine, end)
         by_batch: defaultdict[str, set[str]] = defaultdict(set)
         for line in mine:
             by_batch[line["batch"]].add(line["key"].partition("-")[0])
@@ -170,6 +186,32 @@ class Scene:
         assert len(by_batch) == len(asked), "an intent has several batches"
         assert not any(call_of(HttpRequest(*call, {}, b"")) == "cancel" for call in self._provider.seen), "cancelled"
         return {"batches": len(by_batch), "requests": len(mine), "records": figures["stored"]}
+
+    def _check_asked(self, out: Path, mine: Sequence[dict[str, Any]], end: dict[str, Any]) -> dict[str, int]:
+        """Each paid answer is stored, once."""
+        if self._api == "bedrock":  # its replies have no ids
+            mine = [line | {"id": line["prompt"]} for line in mine]
+        assert (end["rejected"], end["maybe_billed"]) == (0, 0), end
+        return check(out, self._logged("served", mine), samples=1, in_flight=0, kills=1)
+
+    def _check_judged(
+        self, out: Path, mine: Sequence[dict[str, Any]], served: Sequence[dict[str, Any]]
+    ) -> dict[str, int]:
+        """Each answer has its verdict, and none was paid for twice.
+
+        Answers that were in flight at the kill were asked again, and those that only a lost disk had.
+        """
+        check_judged(out, self._logged("judged", mine), in_flight=0, killed_at=self._killed_at)
+        stored = [ds.dataset(folder, format="parquet") for folder in (out / "data", out / "rejected")]
+        keys = {key for each in stored for key in each.to_table(columns=["prompt_key"])["prompt_key"].to_pylist()}
+        log = self._logged("served", [line for line in served if "batch" not in line and line["prompt"] in keys])
+        again = len(keys) if self._moved else ONLINE
+        return check(out, log, samples=1, in_flight=again, kills=len(self._killed_at), killed_at=self._killed_at)
+
+    def _logged(self, name: str, lines: Sequence[dict[str, Any]]) -> Path:
+        log = self.folder / f"{name}.jsonl"
+        log.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        return log
 
     def _started(self, cluster: str) -> "subprocess.Popen[str]":
         path = self.folder / f"{cluster}.yaml"
@@ -188,9 +230,10 @@ def survived(
     elsewhere: bool,
     datasets: int = 1,
     in_one_process: bool = False,
+    judged: bool = False,
 ) -> dict[str, Any]:
     """Kill and resume several datasets on one account at the same time; returns the figures of all of them."""
-    name = f"{api}-{step.name}-{elsewhere}-{datasets}".replace(" ", "-").replace(",", "")
+    name = f"{api}-{step.name}-{elsewhere}-{datasets}-{judged}".replace(" ", "-").replace(",", "")
     log = folder / f"{name}.jsonl"
     batches = SimulatorBatches(latency_s=step.latency_s)
     began = time.monotonic()
@@ -214,6 +257,7 @@ def survived(
                     bucket=server.bucket,
                     prompts=ids,
                     in_one_process=in_one_process,
+                    judged=judged,
                 )
             )
         list(pool.map(lambda scene: scene.is_killed(), scenes))
@@ -221,18 +265,20 @@ def survived(
     served = [json.loads(line) for line in log.read_text().splitlines()]
     histories = [scene.history(server, served, end) for scene, end in zip(scenes, ends, strict=True)]
     figures = {what: sum(each[what] for each in histories) for what in histories[0]}
-    assert figures["requests"] == len(served), f"{len(served) - figures['requests']} requests are nobody's"
+    batched = sum("batch" in line for line in served)
+    assert figures["requests"] == batched, f"{batched - figures['requests']} requests are nobody's"
     return figures | {"seconds": round(time.monotonic() - began)}
 
 
 def main() -> int:
     """See the module."""
-    names = [step.name for step in STEPS]
+    names = [step.name for step in steps(TEACHER)]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--prompts", type=int, default=2000)
     parser.add_argument("--apis", nargs="+", default=APIS, choices=APIS)
     parser.add_argument("--steps", nargs="+", default=names, choices=names)
     parser.add_argument("--two", action="store_true", help="two datasets on one account instead of one")
+    parser.add_argument("--judge", action="store_true", help="ask a judge in batches instead of the teacher")
     parser.add_argument("--in-one-process", action="store_true", help="runs without Ray, see `one_process.py`")
     parser.add_argument("--at-once", type=int, default=4, help="so many are killed and resumed at the same time")
     args = parser.parse_args()
@@ -251,8 +297,9 @@ def main() -> int:
                     elsewhere=elsewhere,
                     datasets=2 if args.two else 1,
                     in_one_process=args.in_one_process,
+                    judged=args.judge,
                 ): (step.name, api, "another" if elsewhere else "same")
-                for step in STEPS
+                for step in steps(JUDGE if args.judge else TEACHER)
                 if step.name in args.steps
                 for api in args.apis
                 for elsewhere in (False, True)

@@ -103,8 +103,8 @@ def torment(
         for number in range(1, generations):
             _wait_for_requests(log, more=200)
             killed_at.append(time.time())
-            kill_all(run.pid)
-            run.wait()
+            with run:
+                kill_all(run.pid)
             killed["everything"] += 1
             last = prompts if number == generations - 1 else each * (number + 1)
             _write_prompts(folder, number, range(each * number, last))

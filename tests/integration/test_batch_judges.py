@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 import pyarrow.dataset as ds
 import pytest
-from batch_recipes import TERMS, crashed, logged, run, teacher_of
+from batch_recipes import TERMS, crashed, crashed_at_provider, logged, run, teacher_of
 from batch_wire import WatchedStore, Wire
 from builders import questions, recipe_of, write_source
 from harness import run_in_process
@@ -329,6 +329,28 @@ def test_a_budget_covers_verdicts_in_batches(tmp_path: Path, mode: str) -> None:
 
     _, verdicts = split(run(tmp_path, test, faults={"latency_s": 0.1}))
     assert set(Counter(line["prompt"] for line in verdicts).values()) == {1}
+
+
+@pytest.mark.usefixtures("quick")
+def test_other_checks_do_not_judge_again_what_waits_for_its_verdict(tmp_path: Path) -> None:
+    """A check's verdict is in the journal before the judge's batch is created; the next owner of the chunk reads it."""
+    write_source(tmp_path, questions(20))
+    calls = tmp_path / "calls"
+    code = tmp_path / "counted.py"
+    code.write_text(f"def counted(answer):\n    open({str(calls)!r}, 'a').write('x')\n    return True\n")
+
+    async def test(server: Server) -> None:
+        judge = {"judge": {"teacher": "judge", "template": RUBRIC, "accept_if": ">= 3"}}
+        checks = [{"function": {"name": f"{code}:counted"}}, judge]
+        recipe = judged(tmp_path, server, checks=checks, dataset={"prompts_per_shard": 20})
+        await crashed_at_provider(recipe)
+        assert len(calls.read_text()) == 20
+        summary = await run_in_process(recipe)
+        assert (summary.records + summary.rejected, summary.failed) == (20, 0)
+
+    each_is_judged_once(tmp_path, run(tmp_path, test, faults={"latency_s": 0.5}), 20)
+    assert len(calls.read_text()) == 20
+    assert all(row["checks"]["counted"]["accepted"] for row in [*rows(tmp_path, "data"), *rows(tmp_path, "rejected")])
 
 
 @pytest.mark.usefixtures("quick")
