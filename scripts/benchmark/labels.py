@@ -34,7 +34,7 @@ _SCHEMA = pa.schema([("entries", _ENTRIES)])
 
 def main() -> int:
     """Print what each costs; 1 if ours misses the bar."""
-    entries = _entries(random.Random(0))
+    entries = entries_of(random.Random(0), TOKENS)
     message = {"role": "assistant", "content": "".join(entry["token"] for entry in entries)}
     choice = {"index": 0, "message": message, "logprobs": {"content": entries}, "finish_reason": "stop"}
     body, line = orjson.dumps({"choices": [choice]}), orjson.dumps({"entries": entries})
@@ -68,12 +68,14 @@ def written(table: pa.Table) -> int:
     return out.tell()
 
 
-def _entries(chance: random.Random) -> list[dict[str, Any]]:
+def entries_of(chance: random.Random, tokens: int) -> list[dict[str, Any]]:
+    """So many tokens with their alternatives, in OpenAI's form."""
+
     def entry() -> dict[str, Any]:
         token = f" {chance.choice(('w', 'é', '}]', '世'))}{chance.randrange(500)}"
         return {"token": token, "logprob": -10 * chance.random(), "bytes": list(token.encode())}
 
-    return [entry() | {"top_logprobs": [entry() for _ in range(TOP)]} for _ in range(TOKENS)]
+    return [entry() | {"top_logprobs": [entry() for _ in range(TOP)]} for _ in range(tokens)]
 
 
 def _ours(reader: Interpreter, body: bytes) -> int:

@@ -30,7 +30,7 @@ def main() -> int:
     """Print what each costs; 1 if ours misses the bar."""
     chance = random.Random(0)
     prompt, completion = ([chance.randrange(VOCABULARY) for _ in range(count)] for count in (PROMPT, TOKENS))
-    items = [None, *(_item(token, chance) for token in [*prompt, *completion][1:])]
+    items = [None, *(item_of(token, chance) for token in [*prompt, *completion][1:])]
     choice = {"text": "a", "prompt_logprobs": items, "prompt_token_ids": [*prompt, *completion]}
     body = orjson.dumps({"choices": [choice]})
     score = {"score": {"prompt_ids": "p", "completion_ids": "c", "top": TOP}}
@@ -40,7 +40,8 @@ def main() -> int:
     return report("bare orjson", "Stillhouse", bare / len(body) * 1e6, ours / len(body) * 1e6)
 
 
-def _item(token: int, chance: random.Random) -> dict[str, Any]:
+def item_of(token: int, chance: random.Random) -> dict[str, Any]:
+    """One token with its alternatives, in vLLM's form."""
     ids = dict.fromkeys([token, *(chance.randrange(VOCABULARY) for _ in range(TOP - 1))])
     return {
         str(each): {"logprob": -10 * chance.random(), "rank": rank, "decoded_token": f" t{each}"}
