@@ -15,6 +15,7 @@ from stillhouse.gen.limits.estimator import Estimator
 from stillhouse.gen.limits.shares import Ceiling, Cost, Resource
 from stillhouse.gen.teachers.account import Account
 from stillhouse.gen.teachers.batches.base import Access
+from stillhouse.gen.teachers.beside import LARGE_BODY_BYTES, beside_the_loop
 from stillhouse.gen.teachers.decoding import in_utf8
 from stillhouse.gen.teachers.durations import passed_on
 from stillhouse.gen.teachers.endpoints import Endpoint, Endpoints
@@ -40,6 +41,8 @@ TOKEN_RETRY_S = 30.0
 """How long to wait before fetching again, while the old token is still valid."""
 TOKEN_STANDS_S = 60.0
 """A token refused this long after it was fetched has been revoked, so a new one is worth a try."""
+MOST_REFUSAL_BYTES = 2**18
+"""Four times what the journal keeps of a refusal's body: where a long one is cut, half a key could be left."""
 
 
 class TeacherClient:
@@ -228,7 +231,7 @@ class TeacherClient:
         except (NotSent, Lost) as error:
             error.args = (self.interpreter.redact(str(error)),)
             if isinstance(error, Lost) and error.cut is not None:
-                error.cut = self._as_kept(error.cut)
+                error.cut = await self._as_kept(error.cut)
             raise
         # Providers count a request when they admit it, so a slow answer reports what was left long ago.
         now = self._clock.monotonic()
@@ -247,22 +250,28 @@ class TeacherClient:
             self._trust.refused()
         if reply.status >= 400 and self._credentials.aws is not None:
             self._see_clock(reply)
-        return self._as_kept(reply, ceilings)
+        return await self._as_kept(reply, ceilings)
 
-    def _as_kept(self, reply: Reply, ceilings: Mapping[Resource, Ceiling] = MappingProxyType({})) -> Reply:
+    async def _as_kept(self, reply: Reply, ceilings: Mapping[Resource, Ceiling] = MappingProxyType({})) -> Reply:
         """The reply as the journal stores it: refusals echo keys, even in part."""
-        body, kind = reply.body, reply.headers.get("content-type", "")
+        kind = reply.headers.get("content-type", "")
+        if len(reply.body) < LARGE_BODY_BYTES:
+            body = self._kept_body(reply.status, reply.body, kind)
+        else:
+            body = await beside_the_loop(partial(self._kept_body, reply.status, reply.body, kind))
+        return Reply(reply.status, self._kept(reply), body, 0.0, ceilings)
+
+    def _kept_body(self, status: int, body: bytes, kind: str) -> bytes:
+        if status >= 300:
+            body = body[:MOST_REFUSAL_BYTES]
         framed = is_frames(body)
         if not (framed or is_binary(kind)):
             body = in_utf8(body, kind)
-        if reply.status < 300:
-            if framed:
-                body = rewritten(body, partial(without_keys, keys=self.interpreter.keys))
-            else:
-                body = without_keys(body, keys=self.interpreter.keys)
-        else:
-            body = self.interpreter.redact(body.decode("utf-8", "replace")).encode()
-        return Reply(reply.status, self._kept(reply), body, 0.0, ceilings)
+        if status >= 300:
+            return self.interpreter.redact(body.decode("utf-8", "replace")).encode()
+        if framed:
+            return rewritten(body, partial(without_keys, keys=self.interpreter.keys))
+        return without_keys(body, keys=self.interpreter.keys)
 
     def host_of(self, url: str) -> str:
         """The name of the endpoint with this URL."""

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import pyarrow as pa
 
 from stillhouse.gen.teachers.event_stream import is_stream
+from stillhouse.gen.teachers.in_pieces import is_utf8, recoded
 
 _PLAIN = ("identity", "none", "utf-8", "utf8", "")
 """Names that servers use for no encoding."""
@@ -65,11 +66,8 @@ def in_utf8(body: bytes, content_type: str) -> bytes:
     charset = _charset_of(content_type)
     if charset is None:
         return body
-    try:
-        body.decode("utf-8")  # valid UTF-8 is UTF-8, whatever the header says: servers name a charset out of habit
-    except UnicodeDecodeError:
-        return _recoded(body, charset)
-    return body
+    # valid UTF-8 is UTF-8, whatever the header says: servers name a charset out of habit
+    return body if is_utf8(body) else _recoded(body, charset)
 
 
 @functools.lru_cache(maxsize=100)
@@ -81,10 +79,10 @@ def _charset_of(content_type: str) -> str | None:
 
 def _recoded(body: bytes, charset: str) -> bytes:
     try:
-        recoded = body.decode(charset).encode("utf-8", "surrogatepass")
+        found = recoded(body, charset)
     except (UnicodeError, LookupError):
         return body
-    return recoded if looks_plain(recoded) or is_stream({}, recoded) else body
+    return found if looks_plain(found) or is_stream({}, found) else body
 
 
 def _names(encoding: str) -> list[str]:

@@ -1,7 +1,7 @@
 """Server-sent events: the documents of a stream, and what each packet contains, judged by its bytes."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import orjson
@@ -41,8 +41,10 @@ def is_binary(content_type: str) -> bool:
     return "eventstream" in content_type
 
 
-def events_in(body: bytes) -> list[Any]:
+def events_in(body: bytes, *, change: Callable[[Any], Any] | None = None) -> list[Any]:
     """The documents of a stream's events, in order; `UNREADABLE` in place of each that can't be read.
+
+    `change`: applied to each as soon as it is parsed.
 
     Other lines, and data that is not JSON, such as `[PING]`, say nothing. An error that a server wrote without its
     `data:` is an event too. A lone surrogate in a text stays: its other half may be in the next event.
@@ -57,10 +59,12 @@ def events_in(body: bytes) -> list[Any]:
     for place, line in enumerate(lines):
         if is_plain and not split and line.startswith(b"data:"):
             try:
-                events.append(orjson.loads(line[5:]))
-                continue
+                event = orjson.loads(line[5:])
             except orjson.JSONDecodeError:
                 pass
+            else:
+                events.append(event if change is None else change(event))
+                continue
         line = line.strip(_PADDING)
         if not line:
             _join(events, split)

@@ -1,8 +1,8 @@
 """The log-probabilities of tokens that were sent, checked against what was sent."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,28 @@ class Misaligned(ValueError):
     """The scores are not those of the tokens that were sent."""
 
 
+class Values(NamedTuple):
+    """Values from the wire, of some of the positions; which ones differs from field to field."""
+
+    logprobs: Sequence[Any] = ()
+    top_ids: Sequence[Any] = ()
+    """The most likely tokens at all positions, one position after the other."""
+    top_logprobs: Sequence[Any] = ()
+    lengths: Sequence[int] = ()
+    """How many of them each position has."""
+
+
+def _packed(values: Values) -> tuple[npt.NDArray[Any], ...]:
+    """Raises Misaligned."""
+    try:
+        return tuple(
+            np.array(each, kind)
+            for each, kind in zip(values, (np.float64, np.int64, np.float64, np.int32), strict=True)
+        )
+    except (TypeError, ValueError, OverflowError) as error:
+        raise Misaligned(f"a score is not a number ({error})") from None
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class GivenScores:
     """Scores of the tokens of one completion, which are known."""
@@ -32,25 +54,21 @@ class GivenScores:
     """[T + 1]: where those of each position begin, and the end of the last one."""
 
     @classmethod
-    def of(
-        cls, logprobs: Sequence[Any], top_ids: Sequence[Any], top_logprobs: Sequence[Any], lengths: Sequence[int]
-    ) -> "GivenScores":
-        """Checks and packs values from the wire.
+    def of(cls, parts: Iterable[Values]) -> "GivenScores":
+        """Checks and packs values from the wire. They may come in parts, so that the objects of one are gone before the
+        next comes.
 
         Raises:
             Misaligned: a value is not a number, or not an id.
         """
-        try:
-            ids = np.array(top_ids, np.int64)
-            wide = [np.array(values, np.float64) for values in (logprobs, top_logprobs)]
-        except (TypeError, ValueError, OverflowError) as error:
-            raise Misaligned(f"a score is not a number ({error})") from None
-        if any(not np.isfinite(values).all() or (values > 1e-3).any() for values in wide):
+        packed = [_packed(part) for part in parts]
+        logprobs, ids, top_logprobs, lengths = (np.concatenate(each) for each in zip(*packed, strict=True))
+        if any(not np.isfinite(values).all() or (values > 1e-3).any() for values in (logprobs, top_logprobs)):
             raise Misaligned("a score is not a log-probability: it is not finite, or above 0")
         if len(ids) and (ids.min() < 0 or ids.max() >= 2**31):
             raise Misaligned("an id is not an int32")
         ends = np.concatenate([np.zeros(1, np.int32), np.cumsum(lengths, dtype=np.int32)])
-        return cls(wide[0].astype(np.float32), ids.astype(np.int32), wide[1].astype(np.float32), ends)
+        return cls(logprobs.astype(np.float32), ids.astype(np.int32), top_logprobs.astype(np.float32), ends)
 
     @property
     def least_top(self) -> int:

@@ -12,6 +12,7 @@ from pathlib import Path
 from stillhouse.gen.errors import UsageError
 from stillhouse.gen.teachers.aws_keys import AwsChain, AwsKeys
 from stillhouse.gen.teachers.google_tokens import require_google_auth, secrets_in
+from stillhouse.gen.teachers.in_pieces import replaced, search
 from stillhouse.gen.teachers.key_kinds import wrong_kind
 from stillhouse.schemas.aws import Aws
 from stillhouse.schemas.google_hosts import is_vertex
@@ -25,6 +26,8 @@ _LEAST_SECRET = 16
 
 _CONTROLS = "bfnrtu"
 """After a backslash, these characters mean something else in JSON."""
+
+_ESCAPE_BYTES = len(rb"\u0041")
 
 _REST = r"[A-Za-z0-9_\-*.…]{0,200}"
 """For a key that is cut short, or whose middle is masked."""
@@ -152,8 +155,8 @@ def without_keys(body: bytes, *, keys: tuple[str, ...]) -> bytes:
         if len(key) >= _LEAST_SECRET:
             if key.encode() in body:
                 body = body.replace(key.encode(), b"[key]")
-            if b"\\" in body and _escapes(key).search(body) is not None:
-                body = _escaped(key).sub(b"[key]", body)
+            if b"\\" in body and search(_escapes(key), body) is not None:
+                body = replaced(_escaped(key), b"[key]", body, longest=_ESCAPE_BYTES * len(key))
     return body
 
 

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import orjson
 
+from stillhouse.gen.teachers.in_pieces import PIECE_BYTES, holds
 from stillhouse.gen.teachers.json_text import MAX_DEPTH, TOKENS, shallow, without_surrogates
 
 _CONSTANTS = {"-Infinity": -9999.0}
@@ -63,6 +64,8 @@ def _odd(body: bytes) -> Any:
 
 def holds_large_integers(body: bytes) -> bool:
     """True if arguments of a call may contain integers of more than 64 bits, which orjson would turn into floats."""
+    if len(body) > PIECE_BYTES and not any(holds(body, name) for name in _ARGUMENTS):
+        return False
     return _LONG in body.translate(_DIGITS) and any(name in body for name in _ARGUMENTS)
 
 

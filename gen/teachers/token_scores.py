@@ -7,12 +7,13 @@ is read as cheaply as any other reply. They are parsed when they are stored, str
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import orjson
-
+from stillhouse.gen.teachers.in_pieces import holds, is_utf8, search
+from stillhouse.gen.teachers.json_text import dumped
+from stillhouse.gen.teachers.long_lists import CUT, CUT_LIST, list_in, take_out
 from stillhouse.gen.teachers.protocols.counts import count_in
 
 ID_PREFIX = "token_id:"
@@ -20,9 +21,6 @@ ID_PREFIX = "token_id:"
 MAX_TOKEN_ID = 2**31
 """Ids are int32."""
 
-CUT = b"[0]"
-"""Replaces the entries that were cut out of a body; a list of entries never has a number."""
-_CUT_ENTRIES = orjson.loads(CUT)
 _BEGIN = {
     "content": re.compile(rb'"logprobs": ?\{"content": ?(?=\[\{"[^\n]{0,400}?"logprob":)'),
     "part": re.compile(rb'"logprobs": ?(?=\[\{"[^\n]{0,400}?"logprob":)'),
@@ -33,6 +31,13 @@ _END = {
     "part": re.compile(rb'\}\](?=, ?")'),
 }
 """How the entries end; what follows distinguishes it from the end of a token's alternatives."""
+_BEGIN_ANYHOW = {
+    "content": re.compile(
+        rb'(?<=[{,\s])"logprobs"\s*:\s*\{\s*(?:"refusal"\s*:\s*(?:null|\[\])\s*,\s*)?"content"\s*:\s*\['
+    ),
+    "part": re.compile(rb'(?<=[{,\s])"logprobs"\s*:\s*\['),
+}
+"""What precedes them, however the body is written; see `take_out`."""
 _UNUSUAL = (b"\n", b"\\ud", b"\\uD", b"\\u0000")
 """Halves of surrogate pairs, and line breaks between values."""
 
@@ -47,24 +52,36 @@ class CutBody(NamedTuple):
 
 
 def cut(body: bytes, *, where: str = "content") -> CutBody | None:
-    """Take the entries out of a body; None unless there is exactly one list of them, written compactly in UTF-8.
+    """Take the entries out of a body; None unless there is exactly one list of them, written compactly in UTF-8, or it
+    is so long that it has to be read in pieces.
 
     The end is the first one after which the rest of the body can continue. It can't be inside a token's text: there the
     quotes that follow would pair the other way round, and the rest would not parse.
     """
-    begin = _BEGIN[where].search(body)
-    if begin is None or (end := _END[where].search(body, begin.end())) is None:
-        return None
+    begin = search(_BEGIN[where], body)
+    if begin is None or (end := search(_END[where], body, begin.end())) is None:
+        return _cut_in_pieces(body, where)
     entries = body[begin.end() : end.end()]
     rest = body[: begin.end()] + CUT + body[end.end() :]
-    if _BEGIN[where].search(rest) is not None or any(each in entries for each in _UNUSUAL):
-        return None
-    if not entries.isascii():
-        try:
-            entries.decode()
-        except UnicodeDecodeError:
-            return None
+    if (
+        search(_BEGIN[where], rest) is not None
+        or any(holds(entries, each) for each in _UNUSUAL)
+        or not is_utf8(entries)
+    ):
+        return _cut_in_pieces(body, where)
     return CutBody(rest, entries)
+
+
+def _cut_in_pieces(body: bytes, where: str) -> CutBody | None:
+    """The same for a long list, however it is written. Of several, only the first is kept: a body with more than one
+    choice, of which the first is read."""
+    if (taken := take_out(body, _BEGIN_ANYHOW[where])) is None:
+        return None
+    try:
+        entries = [dumped(part)[1:-1] for part in taken.lists[0].parts()]
+    except (ValueError, RecursionError):
+        return None
+    return CutBody(taken.rest, b"[%b]" % b",".join(entries))
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,19 +101,27 @@ class TokenScores:
         if not entries or not isinstance(entries, list):
             return None
         ids = token_ids if isinstance(token_ids, list) else None
-        if cut_out is not None and entries == _CUT_ENTRIES:
+        if cut_out is not None and entries == CUT_LIST:
             return cls(cut_out, ids)
         found = cls(entries, ids if ids is not None and len(ids) == len(entries) else None)
         return None if found.rows() is None else found
 
-    def parsed(self) -> "TokenScores | None":
-        """The scores with their entries parsed as objects; None if they are not objects."""
+    def parts(self) -> "Iterator[TokenScores]":
+        """The same with the entries as objects, some at a time: the objects of one part should be gone before the next.
+
+        Raises:
+            ValueError: the entries are not JSON, or not a list.
+        """
         if not isinstance(self.entries, bytes):
-            return self
-        try:
-            return TokenScores.of(orjson.loads(self.entries), self.token_ids)
-        except orjson.JSONDecodeError:
-            return None
+            yield self
+            return
+        if (whole := list_in(self.entries)) is None:
+            raise ValueError("not a list")
+        ids = self.token_ids if self.token_ids is not None and len(self.token_ids) == len(whole) else None
+        at = 0
+        for part in whole.parts():
+            yield TokenScores(part, None if ids is None else ids[at : at + len(part)])
+            at += len(part)
 
     def rows(self) -> list[dict[str, Any]] | None:
         """Per token {token, token_id, logprob, top: [{token, token_id, logprob}]}; None if they can't be read.
@@ -104,8 +129,11 @@ class TokenScores:
         A null log-probability (llama.cpp) is unknown: NaN. Bytes that are not text are written as `<0xE2><0x82>`.
         """
         if isinstance(self.entries, bytes):
-            parsed = self.parsed()
-            return None if parsed is None else parsed.rows()
+            try:
+                found = [part.rows() for part in self.parts()]
+            except (ValueError, RecursionError):
+                return None
+            return [row for rows in found for row in rows or ()] if None not in found else None
         ids = self.token_ids or [None] * len(self.entries)
         try:
             return [

@@ -11,7 +11,8 @@ from stillhouse.gen.worker.chunk_samples import ChunkSamples
 from stillhouse.schemas.completion import Completion
 
 REMEMBERED_BYTES = 4 * 2**20
-"""Maximum bytes of a chunk's replies whose parsed answers are kept."""
+"""Maximum bytes of a chunk's replies whose parsed answers are kept, and of the texts of others, whose log-probabilities
+are not."""
 
 
 class Answers:
@@ -25,24 +26,33 @@ class Answers:
         self._samples = samples
         self._journal = journal
         self._outcomes: dict[int, Outcome] = {}
+        self._texts: dict[int, Completion] = {}
+        """Answers without their log-probabilities. Checks and judges need no more, and they ask on the event loop."""
+        self._text_bytes = 0
 
     def remember(self, ordinal: int, outcome: Outcome, *, place: Place, size: int) -> None:
         """Keep the outcome of a reply of this size, if it is the sample's answer and there is room."""
         if self.places[ordinal] is place and self.remembered_bytes + size <= REMEMBERED_BYTES:
             self._outcomes[ordinal] = outcome
             self.remembered_bytes += size
+        elif self.places[ordinal] is place and isinstance(outcome, Completion) and outcome.scores is not None:
+            texts = (outcome.text, outcome.reasoning, outcome.tool_calls, outcome.refusal, outcome.reasoning_signatures)
+            size = sum(len(text) for text in texts if text is not None)
+            if self._text_bytes + size <= REMEMBERED_BYTES:
+                self._texts[ordinal] = outcome._replace(scores=None)
+                self._text_bytes += size
 
     def outcome(self, ordinal: int, frame: Frame) -> Outcome:
         """The content of the sample's settled answer, which is in this frame."""
         return self._outcomes.get(ordinal) or self.read(frame)[0]
 
     def completion(self, ordinal: int) -> Completion:
-        """The sample's answer, which the rules accept.
+        """The sample's answer, which the rules accept; it may lack its log-probabilities.
 
         Raises:
             StoreAway: the journal can't be read.
         """
-        outcome = self._outcomes.get(ordinal)
+        outcome = self._outcomes.get(ordinal) or self._texts.get(ordinal)
         if outcome is None:
             place = self.places[ordinal]
             assert place is not None, f"{self._samples.chunk.id}: sample {ordinal} is judged without an answer"

@@ -5,7 +5,6 @@ answer is parsed on its own. What Arrow can't read is read as Python objects, wi
 """
 
 import contextlib
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -15,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.json
 
 from stillhouse.gen.teachers.given_scores import GivenScores
+from stillhouse.gen.teachers.in_pieces import holds
 from stillhouse.gen.teachers.token_scores import ID_PREFIX, MAX_TOKEN_ID, TokenScores, given_bytes
 from stillhouse.schemas.columns import SCORES
 from stillhouse.schemas.completion import Scores
@@ -103,8 +103,8 @@ def _bytes_of(scores: TokenScores) -> bytes:
 
 def _parsed(entries: Sequence[bytes], given_ids: Sequence[Sequence[Any] | None]) -> Arrays:
     """Raises _Unusual, or Arrow's errors, unless all have ids, or none."""
-    text = b"".join(b'{"entries":%b}\n' % each for each in entries)
-    has_ids = b'"id"' in text or ID_PREFIX.encode() in text or any(given_ids)
+    text = b"".join(piece for each in entries for piece in (b'{"entries":', each, b"}\n"))
+    has_ids = holds(text, b'"id"') or holds(text, ID_PREFIX.encode()) or any(given_ids)
     if has_ids:
         with contextlib.suppress(_BytesWanted):
             return _with_schema(text, _WITHOUT_BYTES, entries, given_ids)
@@ -115,7 +115,7 @@ def _with_schema(
     text: bytes, schema: pa.Schema, entries: Sequence[bytes], given_ids: Sequence[Sequence[Any] | None]
 ) -> Arrays:
     table = pa.json.read_json(
-        io.BytesIO(text),
+        pa.BufferReader(text),
         pa.json.ReadOptions(use_threads=False, block_size=len(text) + 1),
         pa.json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore"),
     )
@@ -233,27 +233,48 @@ def _spelt(tokens: pa.StructArray) -> pa.Array:
 
 def _from_objects(scores: TokenScores) -> Arrays:
     """The columns of one answer, whose entries may be anything."""
-    parsed = scores.parsed()
-    rows = None if parsed is None else parsed.rows()
-    if parsed is None or rows is None:
+    try:
+        parts = [_flat(part) for part in scores.parts()]
+        flat = {name: pa.concat_arrays([part[name] for part in parts]) for name in parts[0]}
+    except (_Unusual, ValueError, RecursionError):
         return {name: pa.nulls(1, kind) for name, kind in SCORES.items()}
-    assert not isinstance(parsed.entries, bytes)
-    tops = [row["top"] for row in rows]
-    ids = [row["token_id"] for row in rows]
-    top_ids = [[each["token_id"] for each in top] for top in tops]
-    is_known = None not in ids
-    top_known = not any(None in each for each in top_ids) if any(tops) else is_known
-    spelt = [_bytes(entry) for entry in parsed.entries]
-    top_spelt = [[_bytes(each) for each in entry.get("top_logprobs") or []] for entry in parsed.entries]
-    values: Mapping[str, Any] = {
-        "token_ids": ids if is_known else None,
-        "token_logprobs": [row["logprob"] for row in rows],
-        "top_ids": top_ids if top_known else None,
-        "top_logprobs": [[each["logprob"] for each in top] for top in tops],
-        "tokens": None if is_known else spelt,
-        "top_tokens": None if top_known else top_spelt,
+    ids, top_ids, top_ends = flat["token_ids"], flat["top_ids"], _ends(flat["tops"])
+    ends = np.array([0, len(ids)], np.int32)
+    known = ids.null_count == 0
+    found = {
+        "token_ids": _lists(ends, ids) if known else None,
+        "token_logprobs": _lists(ends, flat["token_logprobs"]),
+        "top_ids": _nested(ends, top_ends, top_ids)
+        if (top_known := top_ids.null_count == 0 if len(top_ids) else known)
+        else None,
+        "top_logprobs": _nested(ends, top_ends, flat["top_logprobs"]),
+        "tokens": None if known else _lists(ends, flat["tokens"]),
+        "top_tokens": None if top_known else _nested(ends, top_ends, flat["top_tokens"]),
     }
-    return {name: pa.array([values[name]], kind) for name, kind in SCORES.items()}
+    return {name: pa.nulls(1, kind) if found[name] is None else found[name] for name, kind in SCORES.items()}
+
+
+def _flat(scores: TokenScores) -> Arrays:
+    """By column the values of all tokens or alternatives, and how many alternatives each token has, `tops`.
+
+    Raises:
+        _Unusual: the entries can't be read.
+    """
+    if (rows := scores.rows()) is None:
+        raise _Unusual("not entries")
+    assert not isinstance(scores.entries, bytes)
+    tops = [each for row in rows for each in row["top"]]
+    return {
+        "tops": pa.array([len(row["top"]) for row in rows], pa.int32()),
+        "token_ids": pa.array([row["token_id"] for row in rows], pa.int32()),
+        "token_logprobs": pa.array([row["logprob"] for row in rows], pa.float32()),
+        "top_ids": pa.array([each["token_id"] for each in tops], pa.int32()),
+        "top_logprobs": pa.array([each["logprob"] for each in tops], pa.float32()),
+        "tokens": pa.array(map(_bytes, scores.entries), pa.binary()),
+        "top_tokens": pa.array(
+            (_bytes(each) for entry in scores.entries for each in entry.get("top_logprobs") or []), pa.binary()
+        ),
+    }
 
 
 def _bytes(entry: Mapping[str, Any]) -> bytes:

@@ -34,3 +34,25 @@ async def test_only_large_replies_are_read_in_a_thread(
     summary = await run_in_process(recipe_of(tmp_path, teachers=[teacher], ask=ask))
     assert summary.records == 2
     assert set(read) == {(is_large, is_large)}
+
+
+async def test_a_checked_answer_is_read_when_it_comes_and_when_it_is_sealed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its checks run on the event loop, and need no more than its texts, which are remembered."""
+    monkeypatch.setattr("stillhouse.gen.worker.answers.REMEMBERED_BYTES", 2**16)
+    read: list[int] = []
+    of_interpreter = Interpreter.read_folded
+
+    def watched(interpreter: Interpreter, reply: Reply) -> Outcome:
+        read.append(len(reply.body))
+        return of_interpreter(interpreter, reply)
+
+    monkeypatch.setattr(Interpreter, "read_folded", watched)
+    write_source(tmp_path, questions(2))
+    teacher = {"name": "sim", "api": "simulator", "simulator": {"output_tokens": (100, 100)}}
+    ask, checks = {"top_logprobs": 20, "max_tokens": 1000}, [{"length": {"min": 1, "unit": "chars"}}]
+    summary = await run_in_process(recipe_of(tmp_path, teachers=[teacher], ask=ask, checks=checks))
+    assert summary.records == 2
+    assert min(read) > 2**16
+    assert len(read) == 2 * summary.records

@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import threading
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,12 +14,14 @@ from hypothesis import strategies as st
 
 from stillhouse.gen.clock import SYSTEM, ManualClock
 from stillhouse.gen.errors import UsageError
+from stillhouse.gen.journal.frames import ERROR_BODY_BYTES
 from stillhouse.gen.limits.replies import Replies
 from stillhouse.gen.limits.shares import LEASE_S, Ceiling, Cost, Lease
 from stillhouse.gen.simulator.dialects.event_stream import frame
 from stillhouse.gen.teachers.account import Account
 from stillhouse.gen.teachers.assigner import Assigner
-from stillhouse.gen.teachers.client import TeacherClient
+from stillhouse.gen.teachers.beside import LARGE_BODY_BYTES
+from stillhouse.gen.teachers.client import MOST_REFUSAL_BYTES, TeacherClient
 from stillhouse.gen.teachers.endpoints import OPENS_AFTER, Endpoint
 from stillhouse.gen.teachers.interpreter import Interpreter
 from stillhouse.gen.teachers.keys import credentials_of, redacted, without_keys
@@ -404,6 +407,35 @@ async def test_no_key_stays_in_a_binary_stream(monkeypatch: pytest.MonkeyPatch, 
         else:
             assert not isinstance(outcome, Completion)
             assert outcome.message == (said or "the stream ended before the answer was complete")
+
+
+@pytest.mark.parametrize("escape", [False, True])
+@pytest.mark.parametrize("size", [100, LARGE_BODY_BYTES])
+async def test_no_key_in_a_body_of_any_size(monkeypatch: pytest.MonkeyPatch, size: int, *, escape: bool) -> None:
+    """A large one is searched beside the event loop, in pieces; a key may lie across two of them."""
+    monkeypatch.setenv("T_KEY", CANARY)
+    threads: list[bool] = []
+
+    def watched(body: bytes, *, keys: tuple[str, ...]) -> bytes:
+        threads.append(threading.current_thread() is not threading.main_thread())
+        return without_keys(body, keys=keys)
+
+    monkeypatch.setattr("stillhouse.gen.teachers.client.without_keys", watched)
+    key = CANARY.replace("-", "\\u002d") if escape else CANARY
+    fill = "x" * (size - len(key) // 2)
+    asked = client(Wire(Reply(200, {}, f'{{"{fill}{key}": "{key}"}}'.encode())), api_key="env:T_KEY")
+    reply = await send(asked)
+    assert reply.body == f'{{"{fill}[key]": "[key]"}}'.encode()
+    assert threads == [size == LARGE_BODY_BYTES]
+
+
+async def test_of_a_long_refusal_only_the_beginning_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Far more than the journal keeps, and without keys."""
+    monkeypatch.setenv("T_KEY", CANARY)
+    asked = client(Wire(Reply(400, {}, f"{CANARY} ".encode() + b"x" * 2**20)), api_key="env:T_KEY")
+    body = (await send(asked)).body
+    assert body.startswith(b"[key] xxx")
+    assert ERROR_BODY_BYTES < len(body) <= MOST_REFUSAL_BYTES
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pieces import small_pieces
 
 from stillhouse.gen.teachers.interpreter import Interpreter
 from stillhouse.gen.teachers.token_scores import cut
@@ -27,6 +29,18 @@ from stillhouse.schemas.teacher import Teacher
 TEACHER = Teacher.model_validate({"name": "sim", "api": "simulator"})
 CUTS, READS = Interpreter(TEACHER, Ask(top_logprobs=2)), Interpreter(TEACHER, Ask())
 """The second is not asked for log-probabilities, and reads those that come with the rest of the reply."""
+RESPONSES = Interpreter(
+    Teacher.model_validate(
+        {
+            "name": "t",
+            "api": "openai-responses",
+            "model": "m",
+            "base_url": "https://a.test",
+            "terms": {"license": "MIT", "training_use": "permitted", "url": "https://a.test", "seen_on": "2026-11-22"},
+        }
+    ),
+    Ask(top_logprobs=2),
+)
 
 
 def token(text: Any, logprob: Any = -0.5, **more: Any) -> dict[str, Any]:
@@ -39,6 +53,12 @@ def chat(content: Any, **choice: Any) -> dict[str, Any]:
     message = {"role": "assistant", "content": "four"}
     scores = {"content": content, "refusal": None}
     return {"choices": [{"index": 0, "message": message, "logprobs": scores, "finish_reason": "stop", **choice}]}
+
+
+def response(entries: Any) -> dict[str, Any]:
+    """A response of OpenAI's other API with these entries."""
+    part = {"type": "output_text", "text": "four", "logprobs": entries}
+    return {"status": "completed", "output": [{"type": "message", "content": [part]}]}
 
 
 def completion(body: bytes, interpreter: Interpreter = CUTS) -> Completion:
@@ -160,9 +180,13 @@ def same(left: dict[str, pa.Array], right: dict[str, pa.Array]) -> bool:
 @given(
     answers=st.lists(st.tuples(st.lists(entries(), max_size=3), st.none() | st.lists(JUNK, max_size=3)), max_size=3),
     logprobs_first=st.booleans(),
+    indent=st.sampled_from([None, 1]),
+    in_pieces=st.booleans(),
 )
-def test_scores_cut_out_of_a_body_read_the_same(answers: list[Any], *, logprobs_first: bool) -> None:
-    """Whatever the entries hold: the same answer, and the same columns, alone and together."""
+def test_scores_cut_out_of_a_body_read_the_same(
+    answers: list[Any], *, logprobs_first: bool, indent: int | None, in_pieces: bool
+) -> None:
+    """Whatever the entries hold, at once and in pieces: the same answer, and the same columns, alone and together."""
     found: list[Scores | None] = []
     expected = []
     for content, ids in answers:
@@ -170,16 +194,44 @@ def test_scores_cut_out_of_a_body_read_the_same(answers: list[Any], *, logprobs_
         if logprobs_first:
             choice = document["choices"][0]
             document["choices"][0] = {"logprobs": choice.pop("logprobs"), **choice}
-        body = json.dumps(document, separators=(",", ":")).encode()
-        one, other = completion(body), completion(body, READS)
-        assert one._replace(scores=None) == other._replace(scores=None)
+        body = json.dumps(document, separators=(",", ":"), indent=indent).encode()
+        other = completion(body, READS)
         alone = score_columns([other.scores])
-        assert same(score_columns([one.scores]), alone)
+        with small_pieces() if in_pieces else nullcontext():
+            one = completion(body)
+            assert one._replace(scores=None) == other._replace(scores=None)
+            assert same(score_columns([one.scores]), alone)
         found.append(one.scores)
         expected.append(alone)
-    together = score_columns(found)
+    with small_pieces() if in_pieces else nullcontext():
+        together = score_columns(found)
     for name, column in together.items():
         assert repr(column.to_pylist()) == repr([value for each in expected for value in each[name].to_pylist()])
+
+
+@pytest.mark.parametrize("where", ["chat", "response"])
+def test_a_long_list_is_read_in_pieces(where: str) -> None:
+    """However it is written: with line breaks, with halves of characters, with what is not a number."""
+    content = [token("a\n", math.nan, top_logprobs=[token("b", -math.inf)]), *([token("]}")] * 9)]
+    broken = {"token": "\ud800", "logprob": -1.5, "bytes": [240], "top_logprobs": []}
+    document = chat([*content, broken]) if where == "chat" else response([*content, broken])
+    interpreter = CUTS if where == "chat" else RESPONSES
+    body = json.dumps(document, indent=1).encode()
+    whole = score_columns([completion(body, interpreter).scores])
+    with small_pieces():
+        assert cut(body, where="content" if where == "chat" else "part") is not None
+        pieces = score_columns([completion(body, interpreter).scores])
+    assert same(whole, pieces)
+    assert whole["tokens"].to_pylist()[0][-2:] == [b"]}", b"\xf0"]
+    assert repr(whole["token_logprobs"].to_pylist()[0][:2]) == "[nan, -0.5]"
+
+
+def test_entries_that_are_not_numbers_are_read_as_if_not_cut_out() -> None:
+    """Compactly written ones too."""
+    body = json.dumps(chat([token("a", math.nan), token("b", -math.inf)]), separators=(",", ":")).encode()
+    assert cut(body) is not None
+    (found,) = score_columns([completion(body).scores])["token_logprobs"].to_pylist()
+    assert repr(found) == "[nan, -9999.0]"
 
 
 def test_three_lines_of_code_make_tensors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from stillhouse.gen.teachers.event_stream import UNREADABLE, repeats
+from stillhouse.gen.teachers.json_text import Packed
 from stillhouse.gen.teachers.protocols.chat_answer import answer_document
 from stillhouse.gen.teachers.protocols.values import dicts
 
@@ -49,6 +50,15 @@ def folded(events: Sequence[Any], *, may_lack_finish: bool = False) -> dict[str,
         if isinstance(usage := event.get("x_groq"), dict) and isinstance(usage.get("usage"), dict):
             whole["usage"] = usage["usage"]
     return _document(whole, choices) if _is_finished(choices) or (may_lack_finish and 0 in choices) else None
+
+
+def packed(event: Any) -> Any:
+    """The event with its log-probabilities packed, which `folded` only hands on."""
+    choices = event.get("choices") if isinstance(event, dict) else None
+    for choice in dicts(choices):
+        if isinstance(scores := choice.get("logprobs"), dict) and isinstance(entries := scores.get("content"), list):
+            scores["content"] = list(map(Packed.of, entries))
+    return event
 
 
 def _is_finished(choices: "dict[int, _Choice]") -> bool:

@@ -3,10 +3,13 @@
 Google counts reasoning beside the answer, not in it; `Usage` has both in the output.
 """
 
+import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+from stillhouse.gen.teachers.json_text import dumped
+from stillhouse.gen.teachers.long_lists import LongList, TakenOut, in_parts, list_pattern
 from stillhouse.gen.teachers.outcome import Malformed, Outcome, ServerError
 from stillhouse.gen.teachers.protocols.calls import function_call
 from stillhouse.gen.teachers.protocols.counts import count_in
@@ -30,6 +33,12 @@ _FINISHES: dict[str, Finish] = {
 }
 
 
+_SCORE_NAMES = ("chosenCandidates", "topCandidates")
+SCORE_LISTS = list_pattern(_SCORE_NAMES)
+_SOME_TOKENS = 500
+"""So many, with 20 alternatives each, are some 600 KB."""
+
+
 def answer_of(document: Any) -> dict[str, Any] | None:
     """The object that holds the candidates or says why there are none: the document, or inside an envelope."""
     for _ in range(3):
@@ -43,8 +52,11 @@ def answer_of(document: Any) -> dict[str, Any] | None:
     return None
 
 
-def completion_of(document: dict[str, Any], teacher: Teacher) -> Outcome:
-    """The completion of the first candidate; raises KeyError and similar if it has another shape."""
+def completion_of(document: dict[str, Any], teacher: Teacher, *, taken: TakenOut | None = None) -> Outcome:
+    """The completion of the first candidate; raises KeyError and similar if it has another shape.
+
+    `taken`: the long lists that were taken out of the document, see `SCORE_LISTS`.
+    """
     usage = usage_of(document.get("usageMetadata"))
     candidates = dicts(document.get("candidates"))
     if not candidates:
@@ -75,7 +87,7 @@ def completion_of(document: dict[str, Any], teacher: Teacher) -> Outcome:
         reasoning=split.thoughts if split is not None else thoughts,
         reasoning_source="think_tag" if inline else "thought_part" if thoughts else None,
         tool_calls=json.dumps(calls, ensure_ascii=False) if calls else None,
-        scores=_scores(candidate),
+        scores=_scores(candidate, taken),
         model=text(document.get("modelVersion")),
         response_id=text(document.get("responseId")),
         usage=usage,
@@ -171,16 +183,40 @@ def continues(part: dict[str, Any], last: dict[str, Any]) -> bool:
     return both_texts and bool(part.get("thought")) == bool(last.get("thought")) and not last.get("thoughtSignature")
 
 
-def _scores(candidate: dict[str, Any]) -> TokenScores | None:
+def _scores(candidate: dict[str, Any], taken: TakenOut | None) -> TokenScores | None:
     """Google gives ids, and the chosen token may be missing from the most likely ones."""
     result = candidate.get("logprobsResult")
+    if taken is not None:
+        result = taken.put_back(result, _SCORE_NAMES)
+        return None if result is None else _long_scores(result.get("chosenCandidates"), result.get("topCandidates"))
     if not isinstance(result, dict) or not (chosen := dicts(result.get("chosenCandidates"))):
         return None
     tops = [dicts(each.get("candidates")) for each in dicts(result.get("topCandidates"))]
     if len(tops) != len(chosen):
         tops = [[] for _ in chosen]
-    pairs = zip(chosen, tops, strict=True)
-    return TokenScores.of([{**_entry(token), "top_logprobs": list(map(_entry, top))} for token, top in pairs])
+    return TokenScores.of(_entries(zip(chosen, tops, strict=True)))
+
+
+def _long_scores(chosen: Any, tops: Any) -> TokenScores | None:
+    """The same from lists of which one is long; None if they are anything but lists of objects, of the same length."""
+    if any(not isinstance(each, (list, LongList)) for each in (chosen, tops)) or len(chosen) != len(tops):
+        return None
+    pairs = zip(
+        itertools.chain.from_iterable(in_parts(chosen)), itertools.chain.from_iterable(in_parts(tops)), strict=True
+    )
+    texts: list[bytes] = []
+    try:
+        while some := list(itertools.islice(pairs, _SOME_TOKENS)):
+            if not all(isinstance(each, dict) for pair in some for each in pair):
+                return None
+            texts.append(dumped(_entries((token, dicts(top.get("candidates"))) for token, top in some))[1:-1])
+    except (ValueError, RecursionError):
+        return None
+    return TokenScores(b"[%b]" % b",".join(texts))
+
+
+def _entries(pairs: Iterable[tuple[dict[str, Any], list[dict[str, Any]]]]) -> list[dict[str, Any]]:
+    return [{**_entry(token), "top_logprobs": list(map(_entry, top))} for token, top in pairs]
 
 
 def _entry(token: dict[str, Any]) -> dict[str, Any]:

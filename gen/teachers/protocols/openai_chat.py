@@ -17,7 +17,7 @@ from stillhouse.gen.teachers.outcome import Ambiguous, Malformed, Outcome
 from stillhouse.gen.teachers.protocols.answer_schema import named_schema
 from stillhouse.gen.teachers.protocols.base import Destinations, Framing, Offers, Request, paired_messages
 from stillhouse.gen.teachers.protocols.chat_answer import answer_document, completion_of, without_choice
-from stillhouse.gen.teachers.protocols.chat_stream import folded
+from stillhouse.gen.teachers.protocols.chat_stream import folded, packed
 from stillhouse.gen.teachers.protocols.openai_errors import OPENAI_ERRORS
 from stillhouse.gen.teachers.protocols.profiles import complete_base, key_headers, profile_of
 from stillhouse.gen.teachers.protocols.reply_document import UNKNOWN_SHAPE, document_of, without_answer
@@ -83,7 +83,8 @@ class OpenAIChat:
         if looks_plain(raw.body) or not 200 <= raw.status < 300:
             return raw
         may_lack_finish = "" in self._teacher.finish_reasons and b"[DONE]" in raw.body[-64:]
-        document = folded(events_in(raw.body), may_lack_finish=may_lack_finish)
+        events = events_in(raw.body, change=packed if self._wants_scores else None)
+        document = folded(events, may_lack_finish=may_lack_finish)
         return raw if document is None else raw._replace(body=dumped(document))
 
     def read(self, reply: Reply) -> Outcome:

@@ -3,14 +3,16 @@
 Rows are [log-probability, id, text]; the first is null at the start position. Source: SGLang's own API, 2026.
 """
 
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
 import numpy as np
 import orjson
 
-from stillhouse.gen.teachers.given_scores import GivenScores, Misaligned, ScoresReply
+from stillhouse.gen.teachers.given_scores import GivenScores, Misaligned, ScoresReply, Values
 from stillhouse.gen.teachers.keys import Credentials
+from stillhouse.gen.teachers.long_lists import LongList, TakenOut, in_parts, list_pattern, take_out
 from stillhouse.gen.teachers.outcome import Ambiguous, Malformed, Outcome, ServerError
 from stillhouse.gen.teachers.protocols.base import Destinations, Framing, Request
 from stillhouse.gen.teachers.protocols.counts import count_in
@@ -24,6 +26,9 @@ from stillhouse.schemas.ask import Ask
 from stillhouse.schemas.completion import Completion, Usage
 from stillhouse.schemas.score import Scored
 from stillhouse.schemas.teacher import Teacher
+
+_NAMES = ("input_token_logprobs", "input_top_logprobs")
+_LISTS = list_pattern(_NAMES)
 
 
 class SglangScoring:
@@ -65,11 +70,20 @@ class SglangScoring:
         """A completion without text, whose scores are not aligned yet; an abort is a failure, even as a 200."""
         if not 200 <= reply.status < 300:
             return trouble_of(reply, self.errors)
+        if (taken := take_out(reply.body, _LISTS)) is not None:
+            outcome = self._read(reply._replace(body=taken.rest), taken)
+            if isinstance(outcome, Completion):
+                return outcome
+        return self._read(reply)
+
+    def _read(self, reply: Reply, taken: TakenOut | None = None) -> Outcome:
         document = document_of(reply)
         if isinstance(document, (Malformed, Ambiguous)):
             return document
         found = document[0] if isinstance(document, list) and document else document
         meta = found.get("meta_info") if isinstance(found, dict) else None
+        if taken is not None:
+            meta = taken.put_back(meta, _NAMES)
         if not isinstance(meta, dict):
             return trouble_of(reply, self.errors)
         usage = Usage(
@@ -102,24 +116,41 @@ class _Reply(ScoresReply):
     def aligned(self, scored: Scored) -> GivenScores:
         """See `ScoresReply`."""
         count = len(scored.completion_ids)
-        rows = self._tail_of(self._tokens, count, "input_token_logprobs")
-        tops = self._tail_of(self._tops, count, "input_top_logprobs") if self._wants_top else [()] * count
+        tokens = self._checked(self._tokens, count, "input_token_logprobs")
+        tops = self._checked(self._tops, count, "input_top_logprobs") if self._wants_top else None
+        ids: list[Any] = []
         try:
-            if [row[1] for row in rows] != scored.completion_ids.tolist():
-                raise Misaligned("the ids in input_token_logprobs differ from those that were sent")
-            return GivenScores.of(
-                [row[0] for row in rows],
-                [row[1] for top in tops for row in top or ()],
-                [row[0] for top in tops for row in top or ()],
-                [len(top or ()) for top in tops],
-            )
-        except (TypeError, LookupError):
+            scores = GivenScores.of(_values(tokens, tops, ids, count))
+        except Misaligned:
+            raise
+        except (TypeError, LookupError, ValueError):
             raise Misaligned("a row of its log-probabilities is not [log-probability, id, text]") from None
+        if ids != scored.completion_ids.tolist():
+            raise Misaligned("the ids in input_token_logprobs differ from those that were sent")
+        return scores
 
     @staticmethod
-    def _tail_of(rows: Any, count: int, name: str) -> list[Any]:
-        """The rows of the completion's tokens, which follow one row for the prompt's last token."""
-        if not isinstance(rows, list) or len(rows) != count + 1:
-            found = f"{len(rows):,}" if isinstance(rows, list) else "none"
+    def _checked(rows: Any, count: int, name: str) -> list[Any] | LongList:
+        """The rows of the completion's tokens, after one row for the prompt's last token."""
+        if not isinstance(rows, (list, LongList)) or len(rows) != count + 1:
+            found = f"{len(rows):,}" if isinstance(rows, (list, LongList)) else "none"
             raise Misaligned(f"expected {count + 1:,} rows of {name}, got {found}")
-        return rows[1:]
+        return rows
+
+
+def _values(
+    tokens: list[Any] | LongList, tops: list[Any] | LongList | None, ids: list[Any], count: int
+) -> Iterator[Values]:
+    """Fills `ids` with those of the tokens."""
+    for rows in in_parts(tokens, skip=1):
+        ids += [row[1] for row in rows]
+        yield Values([row[0] for row in rows])
+    if tops is None:
+        yield Values(lengths=[0] * count)
+        return
+    for part in in_parts(tops, skip=1):
+        yield Values(
+            top_ids=[row[1] for top in part for row in top or ()],
+            top_logprobs=[row[0] for top in part for row in top or ()],
+            lengths=[len(top or ()) for top in part],
+        )

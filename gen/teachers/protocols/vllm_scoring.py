@@ -4,14 +4,17 @@
 most likely tokens and the one that was sent. Source: vLLM's protocol for completions, 2026.
 """
 
+import itertools
+from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
 import numpy as np
 import orjson
 
-from stillhouse.gen.teachers.given_scores import GivenScores, Misaligned, ScoresReply
+from stillhouse.gen.teachers.given_scores import GivenScores, Misaligned, ScoresReply, Values
 from stillhouse.gen.teachers.keys import Credentials
+from stillhouse.gen.teachers.long_lists import LongList, TakenOut, in_parts, list_pattern, take_out
 from stillhouse.gen.teachers.outcome import Ambiguous, Malformed, Outcome
 from stillhouse.gen.teachers.protocols.base import Destinations, Framing, Request
 from stillhouse.gen.teachers.protocols.chat_answer import answer_document, usage_of
@@ -25,6 +28,9 @@ from stillhouse.schemas.ask import Ask
 from stillhouse.schemas.completion import Completion
 from stillhouse.schemas.score import Scored
 from stillhouse.schemas.teacher import Teacher
+
+_NAMES = ("prompt_logprobs",)
+_LISTS = list_pattern(_NAMES)
 
 
 class VllmScoring:
@@ -56,6 +62,13 @@ class VllmScoring:
         """A completion without text, whose scores are not aligned yet."""
         if not 200 <= reply.status < 300:
             return trouble_of(reply, self.errors)
+        if (taken := take_out(reply.body, _LISTS)) is not None:
+            outcome = self._read(reply._replace(body=taken.rest), taken)
+            if isinstance(outcome, Completion):
+                return outcome
+        return self._read(reply)
+
+    def _read(self, reply: Reply, taken: TakenOut | None = None) -> Outcome:
         document = document_of(reply)
         if isinstance(document, (Malformed, Ambiguous)):
             return document
@@ -63,6 +76,8 @@ class VllmScoring:
             return trouble_of(reply, self.errors)
         try:
             choice = answer["choices"][0]
+            if taken is not None:
+                choice = taken.put_back(choice, _NAMES)
             return Completion(
                 text=None,
                 finish_reason="stop",
@@ -85,24 +100,31 @@ class _Reply(ScoresReply):
     def aligned(self, scored: Scored) -> GivenScores:
         """See `ScoresReply`. If there are more than requested, the token that was sent is not among the most likely."""
         items, sent = self._items, len(scored)
-        if not isinstance(items, list) or len(items) != sent:
-            found = f"{len(items):,} items" if isinstance(items, list) else "none"
+        if not isinstance(items, (list, LongList)) or len(items) != sent:
+            found = f"{len(items):,} items" if isinstance(items, (list, LongList)) else "none"
             raise Misaligned(f"expected prompt_logprobs of {sent:,} items, got {found}")
         if isinstance(self._ids, list) and self._ids != [*scored.prompt_ids.tolist(), *scored.completion_ids.tolist()]:
             raise Misaligned("prompt_token_ids differ from the ids that were sent")
-        logprobs: list[float] = []
-        ids: list[int] = []
-        top_logprobs: list[float] = []
-        lengths: list[int] = []
+        tokens = iter(scored.completion_ids.tolist())
         try:
-            for token, item in zip(scored.completion_ids.tolist(), items[-len(scored.completion_ids) :], strict=True):
-                logprobs.append(item[str(token)]["logprob"])
-                kept = item if len(item) <= self._top else {name: item[name] for name in item if name != str(token)}
-                ids += map(int, kept)
-                top_logprobs += [each["logprob"] for each in kept.values()]
-                lengths.append(len(kept))
+            parts = in_parts(items, skip=len(scored.prompt_ids))
+            return GivenScores.of(self._values(itertools.islice(tokens, len(part)), part) for part in parts)
+        except Misaligned:
+            raise
         except KeyError:
             raise Misaligned("a position has no score of the token that was sent") from None
         except (TypeError, AttributeError, ValueError):
             raise Misaligned("an item of prompt_logprobs is not an object by token id") from None
-        return GivenScores.of(logprobs, ids, top_logprobs, lengths)
+
+    def _values(self, tokens: Iterable[int], items: list[Any]) -> Values:
+        logprobs: list[float] = []
+        ids: list[int] = []
+        top_logprobs: list[float] = []
+        lengths: list[int] = []
+        for token, item in zip(tokens, items, strict=True):
+            logprobs.append(item[str(token)]["logprob"])
+            kept = item if len(item) <= self._top else {name: item[name] for name in item if name != str(token)}
+            ids += map(int, kept)
+            top_logprobs += [each["logprob"] for each in kept.values()]
+            lengths.append(len(kept))
+        return Values(logprobs, ids, top_logprobs, lengths)
