@@ -375,7 +375,6 @@ def test_verdicts_are_paid_from_the_money_set_aside_once_their_chunk_is_sealed(
         assert summary.records + summary.rejected == 10
 
     run(tmp_path, test, faults={"latency_s": 0.1})
-    assert max(report.moved.requests for report in reports) >= 5
     assert (reports[-1].ended, reports[-1].moved, reports[-1].spent.requests) == (True, NOTHING, 20)
 
 
