@@ -146,8 +146,9 @@ class _Teacher:
 class _Worker:
     """The worker's loops over its account, with prompts that never run out."""
 
-    def __init__(self, name: str, *, ledger: Ledger, teacher: _Teacher, clock: _Clock) -> None:
+    def __init__(self, name: str, *, ledger: Ledger, teacher: _Teacher, clock: _Clock, renewal_s: float) -> None:
         self._name = name
+        self._renewal_s = renewal_s
         self._ledger = ledger
         self._teacher = teacher
         self._clock = clock
@@ -160,7 +161,7 @@ class _Worker:
         slots: list[asyncio.Task[None]] = []
         while True:
             report = self._account.report(backlog=4096)
-            await asyncio.sleep(0.002)
+            await asyncio.sleep(self._renewal_s)
             self._account.accept(self._ledger.renew(self._name, report, now=self._clock.monotonic()))
             slots += [asyncio.create_task(self._slot()) for _ in range(self._account.slots - len(slots))]
             with contextlib.suppress(TimeoutError):
@@ -200,8 +201,19 @@ class _Worker:
         return None if blame is not None and blame.on == "request" else 0.0 if blame is None else blame.wait_s
 
 
-def play(behaviour: Behaviour, *, told: Limits | None = None, workers: int = 4, seconds: float, seed: int = 0) -> Heard:
-    """The outcome of this many workers at this teacher, whose account declares the limits in `told`."""
+def play(
+    behaviour: Behaviour,
+    *,
+    told: Limits | None = None,
+    workers: int = 4,
+    renewal_s: float = 0.002,
+    seconds: float,
+    seed: int = 0,
+) -> Heard:
+    """The outcome of this many workers at this teacher, whose account declares the limits in `told`.
+
+    `renewal_s`: how long a report takes to reach the ledger.
+    """
     heard, loop = Heard(), VirtualLoop(None, admit=lambda handle: True)
     clock = _Clock(loop)
     ledger = Ledger(told or Limits(), now=0.0)
@@ -210,7 +222,7 @@ def play(behaviour: Behaviour, *, told: Limits | None = None, workers: int = 4, 
         teacher = _Teacher(behaviour, heard, clock=clock, seed=seed)
         async with asyncio.timeout(seconds), asyncio.TaskGroup() as group:
             for number in range(workers):
-                worker = _Worker(f"worker-{number}", ledger=ledger, teacher=teacher, clock=clock)
+                worker = _Worker(f"worker-{number}", ledger=ledger, teacher=teacher, clock=clock, renewal_s=renewal_s)
                 group.create_task(worker.work())
                 await asyncio.sleep(0.3)
             if behaviour.odd_since < math.inf:

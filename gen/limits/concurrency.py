@@ -16,6 +16,7 @@ from stillhouse.gen.limits.search import (
     HOLD_S,
     MAX_BASELINE,
     MAX_HOLD_S,
+    RISE_S,
     Climbing,
     Holding,
     Knee,
@@ -33,6 +34,7 @@ from stillhouse.gen.limits.thresholds import (
     is_overloaded,
     is_small_step,
     knee_after,
+    mean_slots,
     measured_share,
     refuses_more,
     slots_for_rate,
@@ -50,7 +52,7 @@ RECOVERED = 0.4
 """Part of the sustained concurrency that, after an outage, is followed by the rest."""
 
 FAR_CUT = 0.5
-"""Factor of the largest cut, taken also if refusals outlast another cut: the limit is far below then."""
+"""Factor of the largest cut, and of the first: more refusals at once say little more about where the limit is."""
 
 GROWTH = 1.35
 """Factor of a step up while nothing has been refused yet: while an allowance for bursts lasts, all steps succeed, and
@@ -63,15 +65,23 @@ DIP = 0.7
 """Part of its aim at which a cut begins: until requests in flight have ended nothing is sent, all workers learn of the
 cut, and the teacher's allowance recovers a little."""
 
+FIRST_DIP, FIRST_RISE_S = 0.3, 6.0
+"""The first cut begins further below, and rises slowly. Until then the search climbed on an allowance for bursts, so
+the limit may be anywhere below: on a slow rise, it shows itself at the price of few refusals."""
+
 HEAR_S = 0.5
-"""How long workers take to learn of a cut: each that is refused reports at once."""
+"""Refusals are not counted for so long after a cut: some were on their way already."""
 
 LEFT_S = 5.0
 """How long the requests in flight of a step that was too large may take to end, besides an answer's latency."""
 
 
-def step(search: Search, new: Replies, *, saturated: bool, now: float) -> Search:
-    """The search after these replies; `saturated`: as many requests were in flight as allowed."""
+def step(search: Search, new: Replies, *, saturated: bool, leased_at: float, now: float) -> Search:
+    """The search after these replies to a worker.
+
+    `saturated`: it had as many requests in flight as allowed; `leased_at`: when it got the oldest lease under which it
+    sent what these replies answer.
+    """
     if search.moved_at == math.inf:
         # Under a declared rate hardly anything is refused, so the first move need not be gradual.
         is_declared = search.requests_per_s > 0 or search.output_per_s > 0
@@ -81,7 +91,7 @@ def step(search: Search, new: Replies, *, saturated: bool, now: float) -> Search
     if is_first and new.served and not new.refused and (needed := slots_for_rate(search, new)) > search.slots:
         throughput = search.slots * (new.tokens or new.served) / max(new.busy_s, 1e-9)
         return _moved(replace(search, knee=Knee(search.slots, throughput / RATE_MARGIN)), needed, now, start=needed)
-    if now >= search.heard_at:
+    if now >= search.cut_at + HEAR_S and leased_at >= search.cut_at:
         search = replace(search, spell=search.spell.plus(new, tolerated_per_s=tolerated_per_s(search, now), now=now))
     if new.refused and is_overloaded(search, now):
         return _backed_off(search, now)
@@ -99,7 +109,9 @@ def step(search: Search, new: Replies, *, saturated: bool, now: float) -> Search
 
 def _clocked(search: Search, new: Replies, *, now: float) -> Search:
     """Decay the baseline, and update the latency, which says when a sample may begin."""
-    baseline = search.baseline * math.exp((search.at - now) / BASELINE_DECAY_S)
+    passed_s = now - search.at
+    search = replace(search, slot_s=search.slot_s + passed_s * search.slots_at(now))
+    baseline = search.baseline * math.exp(-passed_s / BASELINE_DECAY_S)
     if not new.served:
         return replace(search, baseline=baseline, at=now)
     latency_s = new.busy_s / new.served
@@ -114,23 +126,23 @@ def _backed_off(search: Search, now: float) -> Search:
     """Overload: keep what is not refused."""
     if is_outage(search, now):
         return _in_outage(search, now)
-    share, state = spell_share(search, now), search.state
-    # What is refused while a cut rises to its aim was sent before it, or the aim is far too high: nobody knows which.
-    slots = max(search.slots_at(now), min(search.slots, search.sustained))
-    is_after_cut = now < search.settled_at and search.start < search.slots <= search.sustained
-    factor = FAR_CUT if is_after_cut else max(FAR_CUT, min(CUT, 1 - share))
-    if is_small_step(search) or search.slots > search.sustained <= factor * search.slots:
+    share, slots, state = spell_share(search, now), search.slots_at(now), search.state
+    is_first, mean = search.overloaded_at == math.inf, mean_slots(search, now)
+    kept = (FAR_CUT if is_first else max(FAR_CUT, min(CUT, 1 - share))) * slots
+    search = replace(search, slot_s=0.0, overloaded_at=now)
+    if not is_first and (is_small_step(search) or search.slots > search.sustained <= kept):
         return _undone(search, now)
     if not isinstance(state, Verifying):
+        kept = max(kept, min(slots - 1, mean))
         served_per_s = slots * (1 - share) / max(search.latency_s, 1e-9)
         state = Verifying(search.sustained, measured_share(search.sample), served_per_s)
-    not_sustained = search.not_sustained if is_after_cut else slots
-    return _cut(replace(search, state=state, not_sustained=not_sustained), factor * slots, now)
+    search = replace(search, state=state, not_sustained=slots)
+    return _cut(search, kept, now, dip=FIRST_DIP, rise_s=FIRST_RISE_S) if is_first else _cut(search, kept, now)
 
 
-def _cut(search: Search, kept: float, now: float) -> Search:
+def _cut(search: Search, kept: float, now: float, *, dip: float = DIP, rise_s: float = RISE_S) -> Search:
     sustained = max(1, int(kept))
-    return _moved(replace(search, sustained=sustained), sustained, now, start=int(DIP * kept))
+    return _moved(replace(search, sustained=sustained), sustained, now, start=int(dip * kept), rise_s=rise_s)
 
 
 def _in_outage(search: Search, now: float) -> Search:
@@ -202,11 +214,13 @@ def _undone(search: Search, now: float) -> Search:
     return _moved(search, search.sustained, now, start=int(DIP * search.sustained), left_s=LEFT_S)
 
 
-def _moved(search: Search, slots: int, now: float, *, start: int | None = None, left_s: float = 0.0) -> Search:
+def _moved(
+    search: Search, slots: int, now: float, *, start: int | None = None, left_s: float = 0.0, rise_s: float = RISE_S
+) -> Search:
     """`start`: where the move begins, by default at the present concurrency; `left_s`: how long what was sent before
-    may take to end."""
+    may take to end; `rise_s`: how long the move takes."""
     slots, present = min(slots, search.most), search.slots_at(now)
     start = max(1, min(slots, present if start is None else start))
-    heard_at = now + HEAR_S if start < present else now
-    moved = replace(search, slots=slots, start=start, moved_at=now, spell=Spell(), heard_at=heard_at)
+    cut_at = now if start < present else search.cut_at
+    moved = replace(search, slots=slots, start=start, moved_at=now, rise_s=rise_s, spell=Spell(), cut_at=cut_at)
     return replace(moved, sample=Sample(moved.settled_at + left_s + search.latency_s))

@@ -77,6 +77,8 @@ class _Share:
     demand: int
     until: float
     had_slots_at: float
+    before_at: float
+    """When the worker got the lease before this one."""
 
 
 class Ledger:
@@ -123,7 +125,8 @@ class Ledger:
         held_rates = {name: max(rate, before.rates.get(name, 0.0) if before else 0.0) for name, rate in rates.items()}
         held = max(slots, had)
         had_slots_at = now if max(slots, report.in_flight) else had_slots_at
-        self._shares[worker] = _Share(rates, held_rates, slots, held, demand, now + LEASE_S, had_slots_at)
+        before_at = now if mine is None else mine.until - LEASE_S
+        self._shares[worker] = _Share(rates, held_rates, slots, held, demand, now + LEASE_S, had_slots_at, before_at)
         return Lease(rates, slots, LEASE_S, self._wait.silent_s(now))
 
     def _part(self, demand: int, others: list[int], *, now: float) -> float:
@@ -156,7 +159,9 @@ class Ledger:
         if report.ramped:
             self._ramp.cut(slots=self.slots(now=now), now=now)
         saturated = mine is not None and report.in_flight >= max(1.0, 0.8 * mine.slots)
-        self._search = step(self._search, report.replies, saturated=saturated, now=now)
+        # The last lease reached the worker after its last report, so part of this one is due to the lease before.
+        leased_at = now if mine is None else mine.before_at
+        self._search = step(self._search, report.replies, saturated=saturated, leased_at=leased_at, now=now)
 
     def leave(self, worker: str) -> None:
         """Give a worker's share back; none of its requests are in flight."""

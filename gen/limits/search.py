@@ -11,7 +11,9 @@ A search is in one of four states, and `step` is the only way from one to the ne
                  and once some are served, concurrency doubles back to what was sustained.
 
 A move to a higher concurrency is gradual, so the first refusals show a limit on the way, before more than a few
-requests are sent in vain. A cut begins below its aim, and rises to it.
+requests are sent in vain. A cut begins below its aim, and rises to it; the first one begins far below, and rises
+slowly. What was sustained on average since the last overload is sustained from then on, so a later cut from a
+concurrency that had been sustained goes no lower.
 
 If a rate is declared, the first answers show how many requests in flight it needs, and the first step goes there.
 """
@@ -30,7 +32,7 @@ MAX_BASELINE = 0.1
 
 SAME = 0.4
 """A cut that leaves this part of the share of refusals did not help: where concurrency is the cause, a share that is
-small enough for a baseline falls to less."""
+small enough for a baseline falls to less. If the share has grown as much, it is not a steady one either."""
 
 CUT = 0.8
 """Factor of a cut: large enough for the refusals to change clearly, if concurrency is what causes them."""
@@ -79,7 +81,8 @@ class Verifying:
         """True if the cut only lost throughput: refusals did not drop, and less was served than before."""
         lost = sample.served_per_s(now) < (1 + CUT) / 2 * self.served_per_s
         chance = 2 * math.sqrt(MAX_BASELINE * (1 - MAX_BASELINE) / sample.replies)
-        return lost and SAME * self.refused_share <= sample.refused_share <= MAX_BASELINE + chance
+        is_same = SAME * self.refused_share <= sample.refused_share <= self.refused_share / SAME
+        return lost and is_same and sample.refused_share <= MAX_BASELINE + chance
 
 
 State: TypeAlias = Climbing | Holding | Recovering | Verifying
@@ -118,24 +121,30 @@ class Search:
     hold_s: float = HOLD_S
     """The length of the next hold."""
     at: float = 0.0
+    slot_s: float = 0.0
+    """Sum of the concurrency over the time since the last overload."""
+    overloaded_at: float = math.inf
+    """When it was; infinite before the first."""
     served_at: float = 0.0
     """When an answer came last."""
-    heard_at: float = -math.inf
-    """Refusals before this time were caused by another concurrency."""
+    cut_at: float = -math.inf
+    """When concurrency was last lowered; what was sent under an older lease says nothing of it."""
     start: int = FIRST_SLOTS
     """The concurrency at which the last move began."""
     moved_at: float = math.inf
     """When it began; the first report begins the first one."""
+    rise_s: float = RISE_S
+    """How long it takes."""
 
     def slots_at(self, now: float) -> int:
         """Concurrent requests to allow now: during a move, they grow exponentially."""
-        part = max(0.0, now - self.moved_at) / RISE_S
+        part = max(0.0, now - self.moved_at) / self.rise_s
         return self.slots if part >= 1.0 else int(self.start * (self.slots / self.start) ** part)
 
     @property
     def settled_at(self) -> float:
         """Replies before this time reflect another concurrency."""
-        return self.moved_at + RISE_S
+        return self.moved_at + self.rise_s
 
     @property
     def is_narrow(self) -> bool:

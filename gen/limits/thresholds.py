@@ -91,6 +91,13 @@ def is_overloaded(search: Search, now: float) -> bool:
     return search.spell.score >= alarm + ALARM_PER_BASELINE * search.baseline + BUNCH_S * tolerated_per_s(search, now)
 
 
+def mean_slots(search: Search, now: float) -> float:
+    """Mean concurrency since the last overload: an allowance that was used up then and is used up now grew by as much
+    as was sent, or by more. 0 before the first."""
+    lasted_s = now - search.overloaded_at
+    return search.slot_s / lasted_s if lasted_s > 0.0 else 0.0
+
+
 def spell_share(search: Search, now: float) -> float:
     """Share of refusals during the spell."""
     spell = search.spell

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stillhouse.gen.limits.concurrency import OUTAGE_DIVISOR, step
-from stillhouse.gen.limits.replies import Replies
+from stillhouse.gen.limits.replies import Replies, Sample
 from stillhouse.gen.limits.search import FIRST_SLOTS, RISE_S, Climbing, Holding, Recovering, Search, Verifying
 from stillhouse.schemas.limits import Limits
 from stillhouse.schemas.simulator import SimulatorLimits
@@ -88,7 +88,15 @@ def test_an_unknown_rate_is_found(seed: int) -> None:
 
 @pytest.mark.parametrize(
     ("per_s", "burst_s", "most_refused"),
-    [(20, 1.0, 0.01), (50, 1.0, 0.01), (100, 1.0, 0.01), (20, 10.0, 0.01), (50, 10.0, 0.01), (50, 60.0, 0.02)],
+    [
+        (20, 1.0, 0.01),
+        (50, 1.0, 0.01),
+        (100, 1.0, 0.01),
+        (20, 10.0, 0.01),
+        (50, 10.0, 0.01),
+        (20, 60.0, 0.0125),
+        (50, 60.0, 0.01),
+    ],
 )
 @pytest.mark.parametrize("seed", range(3))
 def test_the_first_two_minutes_at_an_unknown_rate_cost_few_refusals(
@@ -100,11 +108,20 @@ def test_the_first_two_minutes_at_an_unknown_rate_cost_few_refusals(
     assert heard.refused_share <= most_refused
 
 
+@pytest.mark.parametrize("per_s", [20, 50])
+def test_an_unknown_rate_is_found_by_workers_who_learn_of_it_late(per_s: int) -> None:
+    """Leases take a second, as on a busy machine; what is sent meanwhile is refused."""
+    behaviour = Behaviour(SimulatorLimits(requests_per_minute=60 * per_s))
+    heard = play(behaviour, renewal_s=1.0, seconds=120)
+    assert heard.per_s(45, 120) >= 0.9 * per_s
+    assert heard.refused_share <= 0.03
+
+
 def test_an_unknown_rate_is_found_behind_long_answers() -> None:
-    """What is in flight says little of the rate: the search is slower, and one in thirty is refused."""
+    """What is in flight says little of the rate, and the search is slower."""
     heard = limited(requests_per_minute=3000, latency_s=5.0)
     assert heard.per_s(120, 300) >= 0.8 * 50
-    assert heard.refused_share <= 0.04
+    assert heard.refused_share <= 0.01
 
 
 @pytest.mark.parametrize("most", [8, 200])
@@ -161,17 +178,19 @@ def after(search: Search, share: float, *, seconds: float = 12.0, speed: float =
         refused = round(sent * share)
         served = sent - refused
         replies = Replies(served, refused, busy_s=served / speed, tokens=50 * served)
-        found = step(search, replies, saturated=True, now=now)
+        found = step(search, replies, saturated=True, leased_at=now, now=now)
         if (found.slots, found.state) != (search.slots, search.state):
             return found
         search = found
     return search
 
 
-CLIMBED = after(Search(), 0.0)
-"""A step above what is sustained."""
-HELD = replace(after(Search(sustained=100, slots=100, not_sustained=105.0), 0.0), spell=Search().spell)
-"""At the knee; what was served before is forgotten."""
+CLIMBED = replace(after(Search(), 0.0), overloaded_at=-1000.0)
+"""A step above what is sustained; the last overload was long ago, and little was in flight since."""
+UNTRIED = replace(after(Search(sustained=100, slots=100, not_sustained=105.0), 0.0), spell=Search().spell)
+"""At the knee; what was served before is forgotten, and nothing was ever refused."""
+HELD = replace(UNTRIED, overloaded_at=-1000.0)
+"""The same, after an overload long ago."""
 
 
 def test_a_sustained_concurrency_is_stepped_up() -> None:
@@ -190,16 +209,23 @@ def test_a_step_up_is_gradual() -> None:
 
 def test_a_search_starts_small() -> None:
     """Nobody has been refused yet, so nobody knows what is too much."""
-    begun = step(Search(), Replies(), saturated=False, now=7.0)
+    begun = step(Search(), Replies(), saturated=False, leased_at=7.0, now=7.0)
     assert begun.slots_at(7.0) == FIRST_SLOTS
     assert begun.slots_at(7.0 + 1.5 * RISE_S) == 32
 
 
 def test_a_refused_step_is_undone() -> None:
     """The search then continues between the two."""
-    undone = after(CLIMBED, 0.2)
+    undone = after(after(CLIMBED, 0.0, seconds=RISE_S + 0.1), 0.2)
     assert (undone.state, undone.slots, undone.not_sustained) == (Climbing(), 32, CLIMBED.slots)
     assert 32 < after(undone, 0.0, seconds=20).slots < CLIMBED.slots
+
+
+def test_refusals_early_in_a_step_are_no_fault_of_the_step() -> None:
+    """Hardly more is sent than before it: that was too much too."""
+    cut = after(CLIMBED, 0.2)
+    assert isinstance(cut.state, Verifying)
+    assert cut.sustained < 32
 
 
 def test_a_step_that_gains_nothing_is_undone() -> None:
@@ -233,14 +259,43 @@ def test_a_cut_begins_below_its_aim() -> None:
     assert cut.slots_at(cut.at) < cut.slots_at(cut.at + 1.5 * RISE_S) == cut.slots
 
 
+def test_the_first_cut_goes_far_and_rises_slowly() -> None:
+    """The allowance on which the search climbed hid where the limit is."""
+    cut = after(UNTRIED, 0.2)
+    assert (cut.slots_at(cut.at), cut.slots) == (15, 50)
+    assert cut.slots_at(cut.at + 1.5 * RISE_S) < cut.slots
+
+
+def test_a_cut_goes_no_lower_than_what_was_sustained_since_the_last_overload() -> None:
+    """Not even 20 % of refusals cost more than one slot if the mean concurrency was that high."""
+    assert after(replace(HELD, overloaded_at=HELD.at, slot_s=0.0), 0.2).slots == 99
+
+
+def test_refusals_under_an_older_lease_cause_no_other_cut() -> None:
+    """The worker had not heard of the cut when it sent those requests."""
+    cut = after(HELD, 0.2)
+    now, refused = cut.at + 1.0, Replies(40, 40, busy_s=40.0, tokens=2000)
+    assert step(cut, refused, saturated=True, leased_at=cut.at - 0.1, now=now).slots == cut.slots
+    assert step(cut, refused, saturated=True, leased_at=cut.at, now=now).slots < cut.slots
+
+
+@pytest.mark.parametrize(("before", "unfounded"), [(0.01, False), (0.03, True), (0.1, False)])
+def test_only_a_share_that_stays_the_same_is_a_baseline(before: float, unfounded: bool) -> None:
+    """Neither one that fell nor one that grew since the cut."""
+    cut = Verifying(slots=150, refused_share=before, served_per_s=140.0)
+    assert cut.was_unfounded(Sample(0.0, served=129, refused=4), now=6.0) == unfounded
+
+
 def test_single_refusals_are_not_overload() -> None:
     """One in 200 at 100 requests a second changes nothing; two at once do."""
     search, now = HELD, HELD.at
     for second in range(25):
         now += 1.0
-        search = step(search, Replies(100, second % 2, busy_s=100.0, tokens=5000), saturated=True, now=now)
+        search = step(
+            search, Replies(100, second % 2, busy_s=100.0, tokens=5000), saturated=True, leased_at=now, now=now
+        )
     assert (search.state, search.slots) == (HELD.state, HELD.slots)
-    assert step(search, Replies(0, 2), saturated=True, now=now + 0.5).slots < HELD.slots
+    assert step(search, Replies(0, 2), saturated=True, leased_at=now, now=now + 0.5).slots < HELD.slots
 
 
 def test_a_lasting_share_of_refusals_is_overload() -> None:
@@ -248,7 +303,7 @@ def test_a_lasting_share_of_refusals_is_overload() -> None:
     search, now = HELD, HELD.at
     while search.state == HELD.state and now < HELD.at + 20.0:
         now += 0.7
-        search = step(search, Replies(69, 1, busy_s=69.0, tokens=3450), saturated=True, now=now)
+        search = step(search, Replies(69, 1, busy_s=69.0, tokens=3450), saturated=True, leased_at=now, now=now)
     assert isinstance(search.state, Verifying)
     assert search.state.refused_share == pytest.approx(1 / 70, abs=0.004)
 
@@ -260,8 +315,11 @@ def test_a_cut_that_helps_stands() -> None:
 
 
 def test_a_cut_that_changes_nothing_is_undone() -> None:
-    """As many are refused as before, and less is served: this share is the teacher's baseline."""
-    restored = after(after(HELD, 0.1), 0.1)
+    """As many are refused as before, and less is served: this share is the teacher's baseline.
+
+    It takes two cuts, because hardly any were refused before the first.
+    """
+    restored = after(after(after(HELD, 0.1), 0.1), 0.1)
     assert (restored.state, restored.slots) == (Climbing(), 100)
     assert restored.baseline == pytest.approx(0.1, abs=0.05)
 
@@ -292,7 +350,9 @@ def test_concurrency_grows_only_while_it_is_used_up() -> None:
     """What is never in flight at once proves nothing."""
     search = Search()
     for second in range(100):
-        search = step(search, Replies(served=32, busy_s=32.0), saturated=False, now=float(second))
+        search = step(
+            search, Replies(served=32, busy_s=32.0), saturated=False, leased_at=float(second), now=float(second)
+        )
     assert search.slots == 32
 
 
@@ -302,5 +362,7 @@ def test_concurrency_stays_within_its_bounds(steps: list[tuple[int, int, bool, f
     search, now = Search(), 0.0
     for served, refused, saturated, passed in steps:
         now += passed
-        search = step(search, Replies(served, refused, served * 0.5, served * 9), saturated=saturated, now=now)
+        search = step(
+            search, Replies(served, refused, served * 0.5, served * 9), saturated=saturated, leased_at=now, now=now
+        )
         assert 1 <= search.slots <= search.most
