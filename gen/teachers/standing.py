@@ -33,8 +33,8 @@ class Standing:
         self._is_loading = False
         self._probe_at = 0.0
 
-    def asked(self, *, now: float) -> None:
-        """A request is about to be sent."""
+    def waited_for(self, *, now: float) -> None:
+        """A request is about to be sent, or a sample that it gave up on waits until it may be left."""
         if self._waits_since is None:
             self._waits_since = now
 

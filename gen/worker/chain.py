@@ -126,7 +126,7 @@ class Chain:
 
     def asked(self, place: int) -> None:
         """See `Router`."""
-        self._standings[place].asked(now=self._clock.monotonic())
+        self._standings[place].waited_for(now=self._clock.monotonic())
 
     def not_sent(self, held: LeasedChunk, ordinal: int) -> None:
         """See `Router`."""
@@ -163,6 +163,9 @@ class Chain:
         first = state.place_of(ordinal) or 0
         if ordinal in state.spent:
             if not self._standings[first].may_be_left(now=now):
+                # Perhaps only an earlier owner of the chunk asked it: nothing else would start its time then.
+                self._standings[first].waited_for(now=now)
+                self._said[first] = self._said[first] or state.spent[ordinal].message[:MAX_WORDS]
                 return None
             first += 1
         if self._probe is not None and self._is_probe(held, ordinal) and self._probe.place >= first:

@@ -2,10 +2,10 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import orjson
 import pyarrow.dataset as ds
@@ -14,6 +14,7 @@ from builders import FIRST, body_of, chunk_of, left_by_others, open_chunk, quest
 from harness import run_in_process
 
 from stillhouse.gen.clock import ManualClock
+from stillhouse.gen.coordination.counters import Counters
 from stillhouse.gen.dataset.layout import open_dataset
 from stillhouse.gen.errors import DatasetError, Paused, StillhouseError
 from stillhouse.gen.journal.frames import Frame, Kind
@@ -114,7 +115,7 @@ def stood(*events: tuple[float, Outcome], give_up_after_s: float = 600.0) -> Sta
     """A teacher whose attempts ended so, each at its time; one without a connection has all endpoints closed."""
     standing = Standing(give_up_after_s=give_up_after_s)
     for at, outcome in events:
-        standing.asked(now=at)
+        standing.waited_for(now=at)
         standing.ended(outcome, sent_at=at, all_closed=isinstance(outcome, (NoConnection, Overload)), now=at)
     return standing
 
@@ -174,21 +175,29 @@ class _Wire:
         """Nothing is open."""
 
 
-async def test_no_sample_waits_for_a_teacher_that_was_left(tmp_path: Path) -> None:
-    """While the first one answers others, what it gave up on waits at the second one's circuit, or would spin there."""
-    recipe = chain_of(tmp_path, "a", "b", prompts=1)
+def sent_to(tmp_path: Path, recipe: Recipe, *places: int) -> OpenChunk:
+    """A chunk whose only sample these teachers were asked in turn, each with a useless reply."""
     _, opened = chunk_of(
         tmp_path,
         questions(1),
         route="fallback",
         teachers=[t.model_dump(mode="json", exclude_none=True) for t in recipe.teachers],
     )
-    for at in (1000.0, 1001.0):
-        ask(opened, 0, b"[]", at=at)
-    clock = ManualClock(now=100.0)
-    held = LeasedChunk(
-        opened, journals_at(open_dataset(recipe), tmp_path / "j").live(FIRST, opened.journal), shipped_at=0.0
-    )
+    for n, place in enumerate(places):
+        ask(opened, place, b"[]", at=1000.0 + n)
+    return opened
+
+
+def leased(tmp_path: Path, recipe: Recipe, opened: OpenChunk) -> LeasedChunk:
+    """The chunk, in a worker's hands."""
+    journal = journals_at(open_dataset(recipe), tmp_path / "j").live(FIRST, opened.journal)
+    return LeasedChunk(opened, journal, shipped_at=0.0)
+
+
+def chain_at(
+    recipe: Recipe, clock: ManualClock, *, answered_before: Callable[[str], bool] = lambda _: False
+) -> tuple[Chain, list[TeacherClient]]:
+    """The recipe's chain, which waits 600 s for a teacher's first answer, and its clients."""
     clients = [
         TeacherClient(Interpreter(t, recipe.ask), transport=_Wire(), account=Account(clock), clock=clock)
         for t in (each.model_copy(update={"endpoints": ("http://127.0.0.1:9/v1",)}) for each in recipe.teachers)
@@ -198,10 +207,18 @@ async def test_no_sample_waits_for_a_teacher_that_was_left(tmp_path: Path) -> No
         clients,
         given_up_on=lambda _: None,
         give_up_after_s=600.0,
-        answered_before=lambda _: False,
+        answered_before=answered_before,
         clock=clock,
     )
-    first, second = clients
+    return chain, clients
+
+
+async def test_no_sample_waits_for_a_teacher_that_was_left(tmp_path: Path) -> None:
+    """While the first one answers others, what it gave up on waits at the second one's circuit, or would spin there."""
+    recipe = chain_of(tmp_path, "a", "b", prompts=1)
+    held = leased(tmp_path, recipe, sent_to(tmp_path, recipe, 0, 0))
+    clock = ManualClock(now=100.0)
+    chain, (first, second) = chain_at(recipe, clock)
     chain.ended(held, 0, ANSWER, place=0, sent_at=100.0)
     chain.ended(held, 0, ANSWER, place=1, sent_at=100.0)
     for _ in range(OPENS_AFTER):
@@ -213,6 +230,60 @@ async def test_no_sample_waits_for_a_teacher_that_was_left(tmp_path: Path) -> No
     chain.look()
     assert not chain.leaves(held, 0, place=1)
     assert (first.is_left, second.is_left) == (False, False)
+
+
+class _Taken:
+    """A lane that only records the samples handed to it."""
+
+    waiting = 0
+
+    def __init__(self) -> None:
+        self.ordinals: list[int] = []
+
+    def take(self, held: LeasedChunk, ordinals: Iterable[int]) -> None:
+        """Record these samples."""
+        self.ordinals += ordinals
+
+
+def waiting_for_second(
+    tmp_path: Path, clock: ManualClock, *, answered_before: Callable[[str], bool] = lambda _: False
+) -> tuple[Chain, list[_Taken]]:
+    """A chain of three, and its lanes, to which a sample was handed that an earlier owner asked of the first two; they
+    gave up on it, and this owner has asked nobody anything."""
+    recipe = chain_of(tmp_path, "a", "b", "c", prompts=1)
+    opened = sent_to(tmp_path, recipe, 0, 0, 1, 1)
+    again = recovered_chunk(recipe, opened)
+    chain, _ = chain_at(recipe, clock, answered_before=answered_before)
+    lanes = [_Taken(), _Taken(), _Taken()]
+    chain.use(cast("Any", lanes), counters=Counters())
+    (ordinal,) = again.take()
+    chain.take(leased(tmp_path, recipe, again), ordinal)
+    return chain, lanes
+
+
+def test_a_teacher_that_only_an_earlier_owner_asked_is_not_waited_for_forever(tmp_path: Path) -> None:
+    """Its time runs although nothing is sent to it: after `give_up_after_s` the next one is asked."""
+    clock = ManualClock(now=100.0)
+    chain, lanes = waiting_for_second(tmp_path, clock)
+    clock.now += 599.0
+    chain.look()
+    assert [lane.ordinals for lane in lanes] == [[], [], []]
+    clock.now += 1.0
+    chain.look()
+    assert [lane.ordinals for lane in lanes] == [[], [], [0]]
+
+
+async def test_a_teacher_that_only_an_earlier_owner_asked_is_left_at_once_if_the_dataset_has_an_answer_of_it(
+    tmp_path: Path,
+) -> None:
+    """It is looked for although the teacher said nothing to this owner."""
+    chain, lanes = waiting_for_second(tmp_path, ManualClock(now=100.0), answered_before=lambda name: name == "b")
+    watching = asyncio.create_task(chain.watch())
+    async with asyncio.timeout(30):
+        while not lanes[2].ordinals:  # noqa: ASYNC110 - the dataset is searched in a thread
+            await asyncio.sleep(0.01)
+    watching.cancel()
+    assert [lane.ordinals for lane in lanes] == [[], [], [0]]
 
 
 # --- what a chunk knows
