@@ -20,6 +20,8 @@ from .loop import VirtualLoop
 from .processes import Process, check_alive
 
 FATES = {"answer": 20.0, "length": 1.0, "refused": 1.0, "failed": 1.0, "bad": 0.5, "expired": 3.0, "missing": 1.0}
+_WITHOUT_RESULT = ("missing", "unreached")
+"""`unreached`: in an expired batch, what has no result was not reached, and costs nothing."""
 LATENCIES_S = (0.2, 5.0, 40.0, 300.0)
 HIDDEN_S = (0.0, 0.0, 30.0, 600.0)
 """How long a batch is missing from listings: less than the time after which it counts as never created."""
@@ -129,7 +131,7 @@ class Provider:
         found = _CALL.fullmatch(request.url)
         assert found is not None
         batch = self._all[found[3].removeprefix("out-")]
-        lines = [_line(key, each, self._reply) for key, each in batch.rows if each.fate != "missing"]
+        lines = [_line(key, each, self._reply) for key, each in batch.rows if each.fate not in _WITHOUT_RESULT]
         lines += [*lines[:1], b"not a result", _STRANGER]
         self._rng.shuffle(lines)
         body = b"\n".join(lines) + b"\n"
@@ -154,16 +156,20 @@ class Provider:
         forgotten = self._comes()
         rows = []
         series: Counter[str] = Counter()
-        for key, sample in self._files[str(payload["input_file_id"])]:
+        asked = self._files[str(payload["input_file_id"])]
+        fates = ["missing" if forgotten else rng.choices(list(FATES), list(FATES.values()))[0] for _ in asked]
+        is_late = "expired" in fates
+        for (key, sample), fate in zip(asked, fates, strict=True):
             self.check_free(process, sample)
             for earlier in self._history.by_sample[sample]:
                 if earlier.fate in SETTLING and not earlier.copies:
                     raise Broken(
                         f"{process.name} asks {sample} again, and r{earlier.serial} is an answer at the provider"
                     )
-            fate = "missing" if forgotten else rng.choices(list(FATES), list(FATES.values()))[0]
             if teacher == self._judge and fate in ("length", "refused"):  # words of a judge, and not of an answer
                 fate = "answer"
+            elif fate == "missing" and is_late:
+                fate = "unreached"
             sent = self._history.sent(process, sample, fate, teacher=teacher, left_at=left_at)
             self._billed(sent)
             rows.append((key, sent))
