@@ -16,6 +16,8 @@ from ray._raylet import GcsClient  # type: ignore[attr-defined]
 from ray.cluster_utils import Cluster
 from ray.core.generated import autoscaler_pb2
 
+from stillhouse.gen.journal.names import writer_of
+
 
 @contextmanager
 def three_nodes() -> Iterator[Any]:
@@ -63,7 +65,7 @@ def test_a_drained_node_loses_nothing(tmp_path: Path) -> None:
 def node_of_the_worker(tmp_path: Path) -> str:
     """The start of its node's id, taken from its journals' names."""
     journal = next((tmp_path / "out" / "_stillhouse" / "journal").rglob("*.journal"))
-    return journal.name.partition("-")[2].partition(".")[0]
+    return writer_of(journal.stem).partition(".")[0]
 
 
 def drain(address: str, node: str) -> None:

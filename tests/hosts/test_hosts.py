@@ -27,7 +27,7 @@ BODY = b'{"model": "m", "messages": [{"role": "user", "content": "%d"}]}'
 
 async def main(url):
     http = HttpTransport()
-    await http.send(HttpRequest("POST", url, {}, BODY % 1), timeout_s=60)
+    await http.send(HttpRequest("POST", url, {}, BODY % 1), timeout_s=600)
     print("cut", flush=True)
     sys.stdin.readline()
     sent_at = time.monotonic()
