@@ -1,4 +1,4 @@
-"""How far a run is, from what its PromptQueue holds and what workers report. Changes nothing."""
+"""How far a run has got, by what its PromptQueue holds and what workers report. Changes nothing."""
 
 from collections import Counter as Tallied
 from collections.abc import Collection

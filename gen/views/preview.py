@@ -139,14 +139,10 @@ def preview(recipe: Recipe, *, workers: int | None = None, limit: int | None = N
     check_batches(recipe)
     check_functions(recipe)
     there = _There(dataset, is_bound=bound is not None)
-    if limit is not None:
-        limit = there.rows + (limit if there.is_sealed else 0)
     found = surveyed(recipe)
     files = found.files
     inherited(files, recipe)
-    counted = SourceCount(recipe, _maker(recipe, files, there.first))
-    for file, row in _rows(recipe, files, counted.maker, limit):
-        counted.add(file, row)
+    counted = _counted(recipe, files, there, limit)
     wanted = counted.asked * recipe.samples_per_prompt
     left = max(0, wanted - there.samples)
     load = Workload(recipe, samples=left, chars_per_prompt=counted.chars / max(1, counted.asked))
@@ -210,6 +206,16 @@ def _maker(recipe: Recipe, files: list[SourceFile], first: Plan | None) -> Promp
     check_references(recipe, prompts)
     check_budget(recipe, prompts)
     return PromptMaker.of(recipe, kept=kept(), templates_system=templates_system)
+
+
+def _counted(recipe: Recipe, files: list[SourceFile], there: "_There", limit: int | None) -> SourceCount:
+    """The count of the source's rows, those in the dataset among them; `limit`: as in `preview`."""
+    if limit is not None:
+        limit = there.rows + (limit if there.is_sealed else 0)
+    counted = SourceCount(recipe, _maker(recipe, files, there.first))
+    for file, row in _rows(recipe, files, counted.maker, limit):
+        counted.add(file, row)
+    return counted
 
 
 def _rows(

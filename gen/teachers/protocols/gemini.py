@@ -14,19 +14,24 @@ import orjson
 
 from stillhouse.gen.teachers.json_text import dumped
 from stillhouse.gen.teachers.keys import Credentials
-from stillhouse.gen.teachers.long_lists import TakenOut, take_out
+from stillhouse.gen.teachers.long_lists import TakenOut
 from stillhouse.gen.teachers.outcome import Ambiguous, Malformed, Outcome
 from stillhouse.gen.teachers.protocols.base import Destinations, Framing, Offers, Request, paired_messages
 from stillhouse.gen.teachers.protocols.gemini_answer import SCORE_LISTS, answer_of, completion_of, usage_of
 from stillhouse.gen.teachers.protocols.gemini_stream import folded
 from stillhouse.gen.teachers.protocols.google_errors import GOOGLE_ERRORS
-from stillhouse.gen.teachers.protocols.reply_document import UNKNOWN_SHAPE, broken_off, document_of, without_answer
+from stillhouse.gen.teachers.protocols.reply_document import (
+    UNKNOWN_SHAPE,
+    broken_off,
+    document_of,
+    read_with_lists,
+    without_answer,
+)
 from stillhouse.gen.teachers.protocols.turns import in_base64
 from stillhouse.gen.teachers.protocols.values import merged
 from stillhouse.gen.teachers.signals import trouble_of
 from stillhouse.gen.teachers.transport import HttpRequest, Reply
 from stillhouse.schemas.ask import Ask
-from stillhouse.schemas.completion import Completion
 from stillhouse.schemas.google_hosts import is_vertex, model_base
 from stillhouse.schemas.image import InlineImage, SentImage
 from stillhouse.schemas.prompt import Message
@@ -100,13 +105,9 @@ class Gemini:
         """The completion in a 2xx reply, else what the reply means."""
         if not 200 <= reply.status < 300:
             return trouble_of(reply, self.errors)
-        if (taken := take_out(reply.body, SCORE_LISTS)) is not None:
-            outcome = self._read(reply._replace(body=taken.rest), taken)
-            if isinstance(outcome, Completion) and outcome.scores is not None:
-                return outcome
-        return self._read(reply)
+        return read_with_lists(reply, SCORE_LISTS, self._read)
 
-    def _read(self, reply: Reply, taken: TakenOut | None = None) -> Outcome:
+    def _read(self, reply: Reply, taken: TakenOut | None) -> Outcome:
         document = document_of(reply)
         if isinstance(document, (Malformed, Ambiguous)):
             return document

@@ -1,13 +1,15 @@
 """The JSON document in a 2xx reply, or what its absence means."""
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 from stillhouse.gen.teachers.event_stream import is_stream
 from stillhouse.gen.teachers.lenient_json import NoDocument, document_in
-from stillhouse.gen.teachers.outcome import Ambiguous, Malformed, Overload, Ramp, Rate, ServerError, Trouble
+from stillhouse.gen.teachers.long_lists import TakenOut, take_out
+from stillhouse.gen.teachers.outcome import Ambiguous, Malformed, Outcome, Overload, Ramp, Rate, ServerError, Trouble
 from stillhouse.gen.teachers.transport import Reply
-from stillhouse.schemas.completion import Usage
+from stillhouse.schemas.completion import Completion, Usage
 
 HAS_BEGUN = "has_begun"
 """A field of our own, in the document of a stream that ended in an error: true if part of an answer had come before."""
@@ -31,6 +33,20 @@ def document_of(reply: Reply) -> Any | Malformed | Ambiguous:
         return Malformed(f"the body is not UTF-8{typed}", reply.status)
     except (NoDocument, RecursionError, ValueError):
         return _no_document(reply)
+
+
+def read_with_lists(
+    reply: Reply, lists: re.Pattern[bytes], read: Callable[[Reply, TakenOut | None], Outcome]
+) -> Outcome:
+    """Read the reply, with its long lists of scores taken out if that gives a completion with scores.
+
+    `lists`: see `take_out`; `read`: gets the reply without them, and them, or the whole reply and None.
+    """
+    if (taken := take_out(reply.body, lists)) is not None:
+        outcome = read(reply._replace(body=taken.rest), taken)
+        if isinstance(outcome, Completion) and outcome.scores is not None:
+            return outcome
+    return read(reply, None)
 
 
 def without_answer(reply: Reply, usage: Usage | None = None) -> Malformed:

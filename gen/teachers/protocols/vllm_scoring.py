@@ -14,13 +14,13 @@ import orjson
 
 from stillhouse.gen.teachers.given_scores import GivenScores, Misaligned, ScoresReply, Values
 from stillhouse.gen.teachers.keys import Credentials
-from stillhouse.gen.teachers.long_lists import LongList, TakenOut, in_parts, list_pattern, take_out
+from stillhouse.gen.teachers.long_lists import LongList, TakenOut, in_parts, list_pattern
 from stillhouse.gen.teachers.outcome import Ambiguous, Malformed, Outcome
 from stillhouse.gen.teachers.protocols.base import Destinations, Framing, Request
 from stillhouse.gen.teachers.protocols.chat_answer import answer_document, usage_of
 from stillhouse.gen.teachers.protocols.openai_errors import OPENAI_ERRORS
 from stillhouse.gen.teachers.protocols.profiles import complete_base, key_headers, profile_of
-from stillhouse.gen.teachers.protocols.reply_document import UNKNOWN_SHAPE, document_of, without_answer
+from stillhouse.gen.teachers.protocols.reply_document import UNKNOWN_SHAPE, document_of, read_with_lists, without_answer
 from stillhouse.gen.teachers.protocols.values import merged, text
 from stillhouse.gen.teachers.signals import trouble_of
 from stillhouse.gen.teachers.transport import HttpRequest, Reply
@@ -62,13 +62,9 @@ class VllmScoring:
         """A completion without text, whose scores are not aligned yet."""
         if not 200 <= reply.status < 300:
             return trouble_of(reply, self.errors)
-        if (taken := take_out(reply.body, _LISTS)) is not None:
-            outcome = self._read(reply._replace(body=taken.rest), taken)
-            if isinstance(outcome, Completion):
-                return outcome
-        return self._read(reply)
+        return read_with_lists(reply, _LISTS, self._read)
 
-    def _read(self, reply: Reply, taken: TakenOut | None = None) -> Outcome:
+    def _read(self, reply: Reply, taken: TakenOut | None) -> Outcome:
         document = document_of(reply)
         if isinstance(document, (Malformed, Ambiguous)):
             return document
