@@ -16,7 +16,7 @@ def small_pieces() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for module in (in_pieces, long_lists):
             patch.setattr(module, "PIECE_BYTES", PIECE_BYTES)
-        patch.setattr(long_lists, "LARGE_BODY_BYTES", 0)
+        patch.setattr(long_lists, "TAKEN_OUT_BYTES", 0)
         patch.setattr(long_lists, "FIRST_WINDOW_BYTES", 3)
         patch.setattr(long_lists, "WINDOW_BYTES", 17)
         yield

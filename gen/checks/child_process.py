@@ -9,20 +9,17 @@ import subprocess
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from stillhouse.gen.checks.base import Answer, CheckResult, Row, Unchecked, Verdict
 from stillhouse.gen.checks.link import Duty, packed, read_frame
+from stillhouse.gen.child_environment import child_environment
 from stillhouse.gen.errors import StillhouseError
 
 START_S = 120.0
 """A busy machine takes a while to load sympy."""
 MAX_PIECE_CHARS = 100_000
 """A longer text is sent in pieces."""
-_ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "VIRTUAL_ENV")
-"""Variables that a child inherits: none that may hold a key."""
-_PACKAGE = Path(__file__).parents[2]
 
 
 class ChecksBroken(StillhouseError):
@@ -148,10 +145,3 @@ async def start_child(settings: Mapping[str, Any]) -> ChildProcess:
 def verdict_of(plain: tuple[Any, ...]) -> Verdict:
     """A verdict as a child sends it."""
     return CheckResult(*plain) if len(plain) > 1 else Unchecked(*plain)
-
-
-def child_environment() -> dict[str, str]:
-    """The environment variables of a check's process."""
-    given = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
-    path = os.pathsep.join(filter(None, (str(_PACKAGE.parent), os.environ.get("PYTHONPATH"))))
-    return given | {"PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}

@@ -13,9 +13,9 @@ from stillhouse.gen.clock import Clock
 from stillhouse.gen.errors import TeacherPaused
 from stillhouse.gen.limits.estimator import Estimator
 from stillhouse.gen.limits.shares import Ceiling, Cost, Resource
+from stillhouse.gen.teachers import reply_threads
 from stillhouse.gen.teachers.account import Account
 from stillhouse.gen.teachers.batches.base import Access
-from stillhouse.gen.teachers.beside import LARGE_BODY_BYTES, beside_the_loop
 from stillhouse.gen.teachers.decoding import in_utf8
 from stillhouse.gen.teachers.durations import passed_on
 from stillhouse.gen.teachers.endpoints import Endpoint, Endpoints
@@ -30,6 +30,7 @@ from stillhouse.gen.teachers.outcome import Outcome
 from stillhouse.gen.teachers.protocols.base import Request
 from stillhouse.gen.teachers.protocols.bedrock_stream import is_stream as is_frames
 from stillhouse.gen.teachers.protocols.bedrock_stream import rewritten
+from stillhouse.gen.teachers.reply_threads import LARGE_BYTES
 from stillhouse.gen.teachers.retry import Blame
 from stillhouse.gen.teachers.server_clock import ServerClock
 from stillhouse.gen.teachers.transport import DownloadingTransport, HttpRequest, Lost, NotSent, Reply, Transport
@@ -255,10 +256,10 @@ class TeacherClient:
     async def _as_kept(self, reply: Reply, ceilings: Mapping[Resource, Ceiling] = MappingProxyType({})) -> Reply:
         """The reply as the journal stores it: refusals echo keys, even in part."""
         kind = reply.headers.get("content-type", "")
-        if len(reply.body) < LARGE_BODY_BYTES:
+        if len(reply.body) < LARGE_BYTES:
             body = self._kept_body(reply.status, reply.body, kind)
         else:
-            body = await beside_the_loop(partial(self._kept_body, reply.status, reply.body, kind))
+            body = await reply_threads.keep(partial(self._kept_body, reply.status, reply.body, kind))
         return Reply(reply.status, self._kept(reply), body, 0.0, ceilings)
 
     def _kept_body(self, status: int, body: bytes, kind: str) -> bytes:

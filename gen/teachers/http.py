@@ -20,7 +20,7 @@ import httpx
 from yarl import URL
 
 from stillhouse.gen.errors import UsageError
-from stillhouse.gen.teachers.beside import beside_the_loop
+from stillhouse.gen.teachers import reply_threads
 from stillhouse.gen.teachers.deadlines import Deadlines
 from stillhouse.gen.teachers.decoding import TooLarge, decoded, is_plain
 from stillhouse.gen.teachers.http_post import MAX_LINE_BYTES, Posts, Response
@@ -254,7 +254,7 @@ async def _exchange(session: aiohttp.ClientSession, route: _Route, request: Http
         encoding = headers.get("content-encoding")
         if encoding is not None and not is_plain(encoding):
             decode = functools.partial(decoded, body, encoding, max_bytes=MAX_REPLY_BYTES)
-            body = decode() if len(body) < LARGE_ENCODED_BYTES else await beside_the_loop(decode)
+            body = decode() if len(body) < LARGE_ENCODED_BYTES else await reply_threads.keep(decode)
         return Reply(response.status, headers, body)
     except TooLarge:
         begun.clear()

@@ -3,6 +3,7 @@
 import hashlib
 import re
 from dataclasses import replace
+from typing import TypeAlias
 
 import orjson
 
@@ -23,6 +24,9 @@ from stillhouse.schemas.teacher import Teacher
 _SERIALS = re.compile(rb"[0-9A-Fa-f-]*[0-9][0-9A-Fa-f-]*")
 _SHAPED_BYTES = 2**16
 
+Origin: TypeAlias = tuple[Teacher, Ask]
+"""What an interpreter is made of, apart from its place."""
+
 SPARE_TOKENS = 1024
 """Maximum input tokens of a request that are not in its texts: roles, separators, a chat template's own text."""
 
@@ -33,6 +37,7 @@ class Interpreter:
     def __init__(self, teacher: Teacher, ask: Ask, *, place: int | None = None) -> None:
         """`ask`: the recipe's. `place`: position in the recipe's `teachers`; None if the teacher is not from a
         recipe."""
+        self.origin: Origin = (teacher, ask)
         self.teacher = teacher
         self.place = place
         self.ask = ask = ask.of(teacher)

@@ -1,8 +1,8 @@
 """Long lists in a reply's body, taken out unparsed and read in pieces.
 
-Parsing keeps the interpreter's lock, and so does freeing what it made: a list of 30 MB, parsed at once, holds the event
-loop for a fifth of a second, from whatever thread. Here no call gets more than `PIECE_BYTES` of it (unless one element
-is larger), and the objects of one piece are gone before the next is parsed.
+Its objects take some ten times the memory of its JSON. Here no call gets more than `PIECE_BYTES` of it (unless one
+element is larger), and the objects of one piece are gone before the next is parsed. A seal reads such lists in a thread
+of the worker, where parsing one at once, or freeing it, would hold the event loop.
 """
 
 import re
@@ -17,8 +17,8 @@ import orjson
 from stillhouse.gen.teachers.in_pieces import PIECE_BYTES, search
 from stillhouse.gen.teachers.lenient_json import document_in
 
-LARGE_BODY_BYTES = 6 * 2**20
-"""Smaller bodies are parsed at once, in 50 ms at most; pieces cost up to a quarter more CPU."""
+TAKEN_OUT_BYTES = 6 * 2**20
+"""Smaller bodies are parsed at once: pieces cost up to a quarter more CPU."""
 CUT = b"[0]"
 """Stands for a list that was taken out; the lists that are taken out never contain a number."""
 CUT_LIST = orjson.loads(CUT)
@@ -92,7 +92,7 @@ def take_out(body: bytes, begins: re.Pattern[bytes]) -> TakenOut | None:
     A match must begin with a field's name after a comma, a brace or white space: no text in valid JSON can then contain
     it. What is not valid JSON comes out as a rest, or a piece, that is not either.
     """
-    if len(body) < LARGE_BODY_BYTES:
+    if len(body) < TAKEN_OUT_BYTES:
         return None
     kept: list[bytes] = []
     lists: list[LongList] = []

@@ -6,6 +6,7 @@ The parsed answers of a few megabytes of replies are kept, so that the seal need
 from stillhouse.gen.journal.file import JournalFile, Place
 from stillhouse.gen.journal.frames import Frame
 from stillhouse.gen.teachers.outcome import Outcome
+from stillhouse.gen.teachers.reading import Read
 from stillhouse.gen.teachers.transport import Reply
 from stillhouse.gen.worker.chunk_samples import ChunkSamples
 from stillhouse.schemas.completion import Completion
@@ -60,7 +61,7 @@ class Answers:
         assert isinstance(outcome, Completion), f"{self._samples.chunk.id}: sample {ordinal} is judged as {outcome}"
         return outcome
 
-    def read(self, frame: Frame) -> tuple[Outcome, int]:
-        """Read the reply in the frame with the teacher that the frame names: its outcome, and its bytes, folded."""
+    def read(self, frame: Frame) -> Read:
+        """Read the reply in the frame with the teacher that the frame names."""
         reply = Reply(frame.status, dict(frame.headers), frame.body, frame.latency_s)
         return self._samples.read(frame.ordinal, reply, place=frame.teacher)

@@ -5,9 +5,8 @@ from typing import Protocol
 
 from stillhouse.gen.dataset.chunk import Chunk
 from stillhouse.gen.teachers.assigner import ONLINE
-from stillhouse.gen.teachers.given_scores import aligned
 from stillhouse.gen.teachers.interpreter import Interpreter
-from stillhouse.gen.teachers.outcome import Outcome
+from stillhouse.gen.teachers.reading import Read, read
 from stillhouse.gen.teachers.transport import Reply
 from stillhouse.schemas.prompt import Prompt
 
@@ -63,17 +62,9 @@ class ChunkSamples:
             return self._teacher_of.at(self.chunk.key_of(ordinal // self.per_series).teacher)
         return self._teacher_of(self.prompt(ordinal).key, ordinal % self.per_series)
 
-    def read(self, ordinal: int, reply: Reply, *, place: int | None) -> tuple[Outcome, int]:
-        """The outcome of a reply to the sample, and its bytes; for a stream, once it is folded.
-
-        `place`: the position of the teacher that sent it.
-        """
-        teacher, scored = self.teacher(ordinal, place), self.prompt(ordinal).scored
-        folded = teacher.fold(reply)
-        outcome = teacher.read_folded(folded)
-        if scored is not None:
-            outcome = aligned(outcome, scored)
-        return outcome, len(folded.body)
+    def read(self, ordinal: int, reply: Reply, *, place: int | None) -> Read:
+        """What a reply to the sample says; `place`: the position of the teacher that sent it."""
+        return read(self.teacher(ordinal, place), reply, self.prompt(ordinal).scored)
 
     def knows(self, place: int) -> bool:
         """True if the recipe has a teacher at this position."""

@@ -7,6 +7,7 @@ import pyarrow as pa
 
 from stillhouse.gen.teachers.given_scores import GivenScores
 from stillhouse.gen.teachers.token_scores import TokenScores
+from stillhouse.gen.worker.long_values import array
 from stillhouse.gen.worker.score_columns import ID_COLUMNS, Arrays, id_column, score_columns
 from stillhouse.schemas.arrow import MESSAGES
 from stillhouse.schemas.columns import MESSAGES_WITH_CALLS, MESSAGES_WITH_TOOLS, PLAIN_MESSAGES, SCORES, TOOLS
@@ -42,6 +43,8 @@ def column(values: Sequence[Any], field: pa.Field) -> pa.Array:
         return _tools(values)
     if pa.types.is_dictionary(kind):
         return pa.array(values, kind.value_type).dictionary_encode().cast(kind)
+    if kind in (pa.string(), pa.binary()):
+        return array(values, kind)
     return pa.array(values, kind)
 
 
@@ -53,7 +56,7 @@ def _is_conversation(field: pa.Field) -> bool:
 def _messages(values: Sequence[Conversation]) -> pa.Array:
     roles = [message[0] for messages in values for message in messages or ()]
     contents = [message[1] for messages in values for message in messages or ()]
-    fields = [pa.array(roles, pa.string()), pa.array(contents, pa.string())]
+    fields = [pa.array(roles, pa.string()), array(contents, pa.string())]
     flat = pa.StructArray.from_arrays(fields, fields=list(PLAIN_MESSAGES.value_type))
     return pa.ListArray.from_arrays(_offsets(values), flat, type=PLAIN_MESSAGES)
 
@@ -88,7 +91,7 @@ def _calls(values: Sequence[Sequence[ToolCall] | None], kind: pa.DataType) -> pa
     function_type = call_type.field("function").type
     names = pa.array([call.name for call in calls], pa.string())
     arguments = pa.ExtensionArray.from_storage(
-        function_type.field("arguments").type, pa.array([call.arguments for call in calls], pa.string())
+        function_type.field("arguments").type, array([call.arguments for call in calls], pa.string())
     )
     function = pa.StructArray.from_arrays([names, arguments], fields=list(function_type))
     ids = pa.array([call.id for call in calls], pa.string())

@@ -17,6 +17,7 @@ from stillhouse.gen.source.conversation import NoPrompt
 from stillhouse.gen.teachers.billing import bill
 from stillhouse.gen.teachers.outcome import Ambiguous, Malformed, NoConnection, Outcome
 from stillhouse.gen.teachers.protocols.base import Request
+from stillhouse.gen.teachers.reading import read
 from stillhouse.gen.teachers.retry import SETTLED, Again, Blame, Decision, GiveUp, Settled, Tries, decide, note
 from stillhouse.gen.teachers.transport import Reply
 from stillhouse.gen.worker.chunk_samples import ChunkSamples
@@ -184,7 +185,9 @@ class Hearing:
 
     def _read(self, frame: Frame) -> tuple[Outcome, Verdict | None]:
         """The outcome of a reply, and its verdict; a completion without one is useless."""
-        outcome = self.judge.interpreter.read(Reply(frame.status, dict(frame.headers), frame.body, frame.latency_s))
+        outcome = read(
+            self.judge.interpreter, Reply(frame.status, dict(frame.headers), frame.body, frame.latency_s)
+        ).outcome
         if not isinstance(outcome, Completion):
             return outcome, None
         if (verdict := self.judge.rubric.read(outcome, record_id=self._questions.record_id(frame.ordinal))) is not None:

@@ -1,9 +1,9 @@
 """How long a large reply holds the event loop, from its arrival to its columns: scripts/bench held [MB ...]
 
 Each body goes the way of a worker's replies: cleared of keys, journalled, read, and read again and made into columns as
-a seal does, in the same threads. Meanwhile the loop wakes every few milliseconds. It was held for as long as it woke
-late, or for the CPU that the process used meanwhile, if that is less: other programs may be what delayed it. The least
-of three rounds counts; the bar is what the watchdog reports.
+a seal does, in the same threads and process. Meanwhile the loop wakes every few milliseconds. It was held for as long
+as it woke late, or for the CPU that the process used meanwhile, if that is less: other programs may be what delayed it.
+The least of three rounds counts; the bar is what the watchdog reports.
 """
 
 import asyncio
@@ -26,12 +26,14 @@ from benchmark.scores import item_of
 from stillhouse.gen.clock import SYSTEM
 from stillhouse.gen.journal.file import JournalFile
 from stillhouse.gen.journal.frames import Frame, Kind
+from stillhouse.gen.teachers import reply_threads
 from stillhouse.gen.teachers.account import Account
 from stillhouse.gen.teachers.client import TeacherClient
-from stillhouse.gen.teachers.given_scores import aligned
 from stillhouse.gen.teachers.interpreter import Interpreter
+from stillhouse.gen.teachers.reading import read
 from stillhouse.gen.teachers.transport import HttpRequest, Reply
-from stillhouse.gen.worker.reply_threads import ReplyThreads
+from stillhouse.gen.worker.columns import column
+from stillhouse.gen.worker.earlier_answers import fingerprint
 from stillhouse.gen.worker.score_columns import score_columns
 from stillhouse.gen.worker.watchdog import MOST_HELD_S
 from stillhouse.schemas.ask import Ask
@@ -101,6 +103,12 @@ def _response(size: float, chance: random.Random) -> tuple[bytes, Scored | None]
     return head + entries + b'],"text":"a"}]}]}', None
 
 
+def _streamed_response(size: float, chance: random.Random) -> tuple[bytes, Scored | None]:
+    """Its last event contains it whole."""
+    whole, _ = _response(size, chance)
+    return b'data: {"type":"response.completed","response":' + whole + b"}\n\n", None
+
+
 def _gemini(size: float, chance: random.Random) -> tuple[bytes, Scored | None]:
     def token() -> dict[str, Any]:
         return {"token": f"t{chance.randrange(500)}", "tokenId": 7, "logProbability": -chance.random()}
@@ -109,6 +117,12 @@ def _gemini(size: float, chance: random.Random) -> tuple[bytes, Scored | None]:
     chosen, alternatives = _repeated(size, [token() for _ in range(_SOME)], tops)
     head = b'{"candidates":[{"content":{"parts":[{"text":"a"}]},"finishReason":"STOP","logprobsResult":{'
     return head + b'"chosenCandidates":[' + chosen + b'],"topCandidates":[' + alternatives + b"]}}]}", None
+
+
+def _streamed_gemini(size: float, chance: random.Random) -> tuple[bytes, Scored | None]:
+    """In one event."""
+    whole, _ = _gemini(size, chance)
+    return b"data: " + whole + b"\n\n", None
 
 
 def _vllm(size: float, chance: random.Random) -> tuple[bytes, Scored | None]:
@@ -127,14 +141,54 @@ def _sglang(size: float, chance: random.Random) -> tuple[bytes, Scored | None]:
     return head + alternatives + b"]}}", scored
 
 
+def _message(**fields: Any) -> tuple[bytes, Scored | None]:
+    choice = {"message": {"role": "assistant", "content": None} | fields, "finish_reason": "stop"}
+    return json.dumps({"choices": [choice]}, ensure_ascii=False).encode(), None
+
+
+def _text(size: float, _: random.Random) -> tuple[bytes, Scored | None]:
+    return _message(content='a "quoted"\n\\' * round(size / 17))
+
+
+def _foreign(size: float, _: random.Random) -> tuple[bytes, Scored | None]:
+    return _message(content="wörd 😀 字" * round(size / 14))
+
+
+def _reasoning(size: float, _: random.Random) -> tuple[bytes, Scored | None]:
+    thoughts = "so this is a thought\n" * round(size / 22)
+    return _message(content=f"<think>\n{thoughts}</think>\nb")
+
+
+def _call(size: float, _: random.Random) -> tuple[bytes, Scored | None]:
+    arguments = json.dumps({"text": 'y\n"' * round(size / 9)})
+    return _message(tool_calls=[{"id": "c", "type": "function", "function": {"name": "f", "arguments": arguments}}])
+
+
+def _images(size: float, _: random.Random) -> tuple[bytes, Scored | None]:
+    """Fields that nobody reads."""
+    return _message(content="a", images=[{"url": "data:image/png;base64," + "QUJD" * round(size / 4)}])
+
+
+def _unknown(size: float, _: random.Random) -> tuple[bytes, Scored | None]:
+    return b'{"a":[' + b",".join([b'{"b":[1]}'] * round(size / 10)) + b"]}", None
+
+
 SHAPES: list[tuple[str, str, dict[str, Any], Callable[[float, random.Random], tuple[bytes, Scored | None]]]] = [
     ("chat completion", "openai-chat", {"top_logprobs": TOP}, _chat),
     ("with line breaks", "openai-chat", {"top_logprobs": TOP}, _indented),
     ("streamed", "openai-chat", {"top_logprobs": TOP}, _streamed),
     ("response", "openai-responses", {"top_logprobs": TOP}, _response),
+    ("response, streamed", "openai-responses", {"top_logprobs": TOP}, _streamed_response),
     ("Gemini", "gemini", {"top_logprobs": TOP}, _gemini),
+    ("Gemini, streamed", "gemini", {"top_logprobs": TOP}, _streamed_gemini),
     ("scores, vLLM", "vllm", SCORE, _vllm),
     ("scores, SGLang", "sglang", SCORE, _sglang),
+    ("text", "openai-chat", {}, _text),
+    ("text, not ASCII", "openai-chat", {}, _foreign),
+    ("reasoning in the text", "openai-chat", {}, _reasoning),
+    ("tool call", "openai-chat", {}, _call),
+    ("image beside the text", "openai-chat", {}, _images),
+    ("unknown shape", "openai-chat", {}, _unknown),
 ]
 
 
@@ -177,19 +231,24 @@ async def _tick(late: list[float]) -> None:
 
 
 async def _taken(client: TeacherClient, journal: JournalFile, scored: Scored | None) -> None:
-    threads, reader = ReplyThreads(), client.interpreter
+    reader = client.interpreter
     reply = await client.send(HttpRequest("POST", "https://a.test", {}))
     frame = Frame(Kind.ANSWERED, 0, 1.0, 1.0, 200, "host", reply.body, (), 0)
-    place = await threads.journal(lambda: journal.append(frame))
+    place = await reply_threads.keep(lambda: journal.append(frame))
+    await reply_threads.read(lambda: read(reader, Reply(200, {}, reply.body), scored))
 
-    def read(body: bytes) -> Completion:
-        answer = reader.read(Reply(200, {}, body))
-        answer = answer if scored is None else aligned(answer, scored)
-        assert isinstance(answer, Completion), answer
-        return answer
+    def sealed() -> None:
+        body = journal.read(*place).body
+        answer = read(reader, Reply(200, {}, body), scored).outcome
+        column([body], pa.field("body", pa.binary()))
+        if isinstance(answer, Completion):
+            if answer.scores is not None:
+                written(pa.table(score_columns([answer.scores])))
+            fingerprint(answer.text, answer.tool_calls)
+            for text in (answer.text, answer.reasoning, answer.tool_calls):
+                column([text], pa.field("text", pa.string()))
 
-    await threads.read(lambda: read(reply.body))
-    await asyncio.to_thread(lambda: written(pa.table(score_columns([read(journal.read(*place).body).scores]))))
+    await asyncio.to_thread(sealed)
 
 
 if __name__ == "__main__":

@@ -9,8 +9,8 @@ from harness import run_in_process
 
 from stillhouse.gen.teachers.interpreter import Interpreter
 from stillhouse.gen.teachers.outcome import Outcome
+from stillhouse.gen.teachers.reply_threads import LARGE_BYTES
 from stillhouse.gen.teachers.transport import Reply
-from stillhouse.gen.worker.lanes.exchange import LARGE_REPLY_BYTES
 
 HERE = threading.current_thread()
 
@@ -24,7 +24,7 @@ async def test_only_large_replies_are_read_in_a_thread(
     of_interpreter = Interpreter.read_folded
 
     def watched(interpreter: Interpreter, reply: Reply) -> Outcome:
-        read.append((len(reply.body) >= LARGE_REPLY_BYTES, threading.current_thread() is not HERE))
+        read.append((len(reply.body) >= LARGE_BYTES, threading.current_thread() is not HERE))
         return of_interpreter(interpreter, reply)
 
     monkeypatch.setattr(Interpreter, "read_folded", watched)

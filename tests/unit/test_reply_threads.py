@@ -5,7 +5,7 @@ import functools
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-from stillhouse.gen.worker.reply_threads import ReplyThreads
+from stillhouse.gen.teachers import reply_threads
 
 
 async def test_a_large_reply_does_not_wait_for_the_loop_s_threads() -> None:
@@ -16,10 +16,9 @@ async def test_a_large_reply_does_not_wait_for_the_loop_s_threads() -> None:
     seal = asyncio.create_task(asyncio.to_thread(is_over.wait))
     await asyncio.sleep(0)
     try:
-        threads = ReplyThreads()
         async with asyncio.timeout(60.0):
-            assert await threads.journal(lambda: "journalled") == "journalled"
-            assert await threads.read(lambda: "read") == "read"
+            assert await reply_threads.keep(lambda: "journalled") == "journalled"
+            assert await reply_threads.read(lambda: "read") == "read"
         assert not seal.done()
     finally:
         is_over.set()
@@ -28,15 +27,15 @@ async def test_a_large_reply_does_not_wait_for_the_loop_s_threads() -> None:
 
 async def test_one_reply_is_read_at_a_time() -> None:
     """Others are journalled meanwhile."""
-    threads, may_end, reads = ReplyThreads(), threading.Event(), list[int]()
+    may_end, reads = threading.Event(), list[int]()
 
     def read(number: int) -> None:
         reads.append(number)
         may_end.wait(60.0)
 
-    first, second = (asyncio.create_task(threads.read(functools.partial(read, n))) for n in (1, 2))
+    first, second = (asyncio.create_task(reply_threads.read(functools.partial(read, n))) for n in (1, 2))
     await asyncio.sleep(0)
-    assert await threads.journal(lambda: "journalled") == "journalled"
+    assert await reply_threads.keep(lambda: "journalled") == "journalled"
     assert len(reads) <= 1
     may_end.set()
     await asyncio.gather(first, second)

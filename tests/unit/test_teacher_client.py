@@ -20,13 +20,13 @@ from stillhouse.gen.limits.shares import LEASE_S, Ceiling, Cost, Lease
 from stillhouse.gen.simulator.dialects.event_stream import frame
 from stillhouse.gen.teachers.account import Account
 from stillhouse.gen.teachers.assigner import Assigner
-from stillhouse.gen.teachers.beside import LARGE_BODY_BYTES
 from stillhouse.gen.teachers.client import MOST_REFUSAL_BYTES, TeacherClient
 from stillhouse.gen.teachers.endpoints import OPENS_AFTER, Endpoint
 from stillhouse.gen.teachers.interpreter import Interpreter
 from stillhouse.gen.teachers.keys import credentials_of, redacted, without_keys
 from stillhouse.gen.teachers.outcome import Auth
 from stillhouse.gen.teachers.protocols.base import Request
+from stillhouse.gen.teachers.reply_threads import LARGE_BYTES
 from stillhouse.gen.teachers.transport import HttpRequest, Lost, NotSent, Reply
 from stillhouse.schemas.ask import Ask
 from stillhouse.schemas.completion import Completion, Usage
@@ -410,7 +410,7 @@ async def test_no_key_stays_in_a_binary_stream(monkeypatch: pytest.MonkeyPatch, 
 
 
 @pytest.mark.parametrize("escape", [False, True])
-@pytest.mark.parametrize("size", [100, LARGE_BODY_BYTES])
+@pytest.mark.parametrize("size", [100, LARGE_BYTES])
 async def test_no_key_in_a_body_of_any_size(monkeypatch: pytest.MonkeyPatch, size: int, *, escape: bool) -> None:
     """A large one is searched beside the event loop, in pieces; a key may lie across two of them."""
     monkeypatch.setenv("T_KEY", CANARY)
@@ -426,7 +426,7 @@ async def test_no_key_in_a_body_of_any_size(monkeypatch: pytest.MonkeyPatch, siz
     asked = client(Wire(Reply(200, {}, f'{{"{fill}{key}": "{key}"}}'.encode())), api_key="env:T_KEY")
     reply = await send(asked)
     assert reply.body == f'{{"{fill}[key]": "[key]"}}'.encode()
-    assert threads == [size == LARGE_BODY_BYTES]
+    assert threads == [size == LARGE_BYTES]
 
 
 async def test_of_a_long_refusal_only_the_beginning_is_read(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,6 @@ from stillhouse.gen.teachers.transport import Reply
 from stillhouse.gen.worker.fence import Fence
 from stillhouse.gen.worker.purse import Purse
 from stillhouse.gen.worker.replies import Journalled, Received
-from stillhouse.gen.worker.reply_threads import ReplyThreads
 from stillhouse.gen.worker.tasks import Tasks
 from stillhouse.schemas.image import SentImage
 from stillhouse.schemas.prompt import Prompt
@@ -140,7 +139,6 @@ class Gate:
     def __init__(self, tasks: Tasks, fence: Fence, purse: Purse) -> None:
         self.fence = fence
         self.purse = purse
-        self.reply_threads = ReplyThreads()
         self._tasks = tasks
         self._closed = False
         self._open = asyncio.Event()

@@ -8,21 +8,19 @@ from typing import Generic, NamedTuple, TypeVar
 from stillhouse.gen.clock import Clock
 from stillhouse.gen.errors import StoreAway, UsageError
 from stillhouse.gen.journal.frames import Kind
+from stillhouse.gen.teachers import reply_threads
 from stillhouse.gen.teachers.client import TeacherClient
 from stillhouse.gen.teachers.endpoints import Endpoint
 from stillhouse.gen.teachers.outcome import Ambiguous, NoConnection, Outcome
 from stillhouse.gen.teachers.protocols.base import Request
+from stillhouse.gen.teachers.reply_threads import LARGE_BYTES
 from stillhouse.gen.teachers.retry import Blame, Decision
 from stillhouse.gen.teachers.transport import Lost, NotSent
 from stillhouse.gen.worker.lanes.base import Attempts, DocketT
 from stillhouse.gen.worker.replies import Journalled, Received
-from stillhouse.gen.worker.reply_threads import ReplyThreads
 from stillhouse.gen.worker.tasks import Tasks
 from stillhouse.schemas.image import SentImage
 from stillhouse.schemas.prompt import Prompt
-
-LARGE_REPLY_BYTES = 2**18
-"""Replies of at least this size are journalled and read in a thread, because they would hold up the event loop."""
 
 _T = TypeVar("_T")
 
@@ -43,13 +41,11 @@ class Sample(NamedTuple):
 class Exchange(Generic[DocketT]):
     """Makes the attempts for one teacher's lane."""
 
-    def __init__(self, client: TeacherClient, *, tasks: Tasks, threads: ReplyThreads, clock: Clock) -> None:
-        """`threads`: those of all lanes of the worker."""
+    def __init__(self, client: TeacherClient, *, tasks: Tasks, clock: Clock) -> None:
         self.largest_reply_bytes = 0
         """Size of the largest reply so far."""
         self._client = client
         self._tasks = tasks
-        self._threads = threads
         self._clock = clock
 
     async def attempt(
@@ -96,7 +92,7 @@ class Exchange(Generic[DocketT]):
         def journal() -> Journalled:
             return attempts.journalled(ordinal, reply, at=at, latency_s=latency_s, endpoint=endpoint.host, place=place)
 
-        if len(reply.body) < LARGE_REPLY_BYTES:
+        if len(reply.body) < LARGE_BYTES:
             try:
                 received = attempts.read(journal())
             except StoreAway as error:
@@ -115,10 +111,10 @@ class Exchange(Generic[DocketT]):
     async def _read_beside(self, attempts: Attempts, journal: Callable[[], Journalled]) -> Received:
         """Journal and read a large reply in threads."""
         try:
-            journalled = await self._threads.journal(journal)
+            journalled = await reply_threads.keep(journal)
         except StoreAway as error:
             journalled = await self._kept_later(journal, error)
-        return await self._threads.read(functools.partial(attempts.read, journalled))
+        return await reply_threads.read(functools.partial(attempts.read, journalled))
 
     async def _kept_later(self, keep: Callable[[], _T], error: StoreAway) -> _T:
         """Keep what was paid for although the disk is full: space may turn up while the worker stops."""

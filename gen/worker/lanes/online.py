@@ -91,7 +91,7 @@ class OnlineLane(Generic[DocketT]):
         self._place = client.interpreter.place or 0
         self._queue: _WorkQueue[DocketT] = _WorkQueue()
         self._slots: list[asyncio.Task[None]] = []
-        self._exchange: Exchange[DocketT] = Exchange(client, tasks=tasks, threads=gate.reply_threads, clock=clock)
+        self._exchange: Exchange[DocketT] = Exchange(client, tasks=tasks, clock=clock)
         self._outcomes = Outcomes(client, counters=counters)
 
     @property

@@ -1,0 +1,104 @@
+"""A process beside this one for work on very large replies.
+
+No thread can do that work: parsing keeps the interpreter's lock, which the event loop needs, and so do regular
+expressions, the collector of garbage, and freeing what was made. The process is started when it is first needed, serves
+one call at a time, and ends with this one, whose end of the pipe then closes.
+"""
+
+import atexit
+import copyreg
+import gc
+import logging
+import os
+import pickle
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+from stillhouse.gen.child_environment import child_environment
+
+APART_BYTES = 2 * 2**20
+"""Work on smaller replies is done in 50 ms, in whatever thread; passing them on would cost more than it saves."""
+
+_T = TypeVar("_T")
+_log = logging.getLogger("stillhouse")
+
+
+def _read_only(values: dict[Any, Any]) -> MappingProxyType[Any, Any]:
+    return MappingProxyType(values)
+
+
+copyreg.pickle(MappingProxyType, lambda proxy: (_read_only, (dict(proxy),)))
+
+
+class Apart:
+    """The process."""
+
+    def __init__(self) -> None:
+        self._using = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def call(self, function: Callable[..., _T], *args: object) -> _T:
+        """The function's value, from the process, for which all of it is pickled. If that dies or can't be started, the
+        function is called here: an answer is worth more than a free event loop. It must not raise."""
+        with self._using:
+            try:
+                return self._called(function, args)
+            except (OSError, EOFError, pickle.UnpicklingError) as error:
+                self.end()
+                _log.warning("the process that reads large replies ended (%s); one is read without it", error)
+            except BaseException:
+                self.end()  # it may wait for the rest of the call
+                raise
+        return function(*args)
+
+    def _called(self, function: Callable[..., _T], args: tuple[object, ...]) -> _T:
+        if self._process is None or self._process.poll() is not None:
+            self.end()
+            self._process = subprocess.Popen(  # noqa: S603 - of this program
+                [sys.executable, "-P", "-c", f"from {__name__} import main; main()"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                env=child_environment(),
+                start_new_session=True,  # Ctrl-C is handled here
+            )
+        calls, values = self._process.stdin, self._process.stdout
+        assert calls is not None
+        assert values is not None
+        # Large texts go from and to the pipes piece by piece, and between two pieces the loop may run.
+        pickle.dump((function, args), calls, protocol=5)
+        calls.flush()
+        value: _T = pickle.load(values)  # noqa: S301 - written by our own code
+        return value
+
+    def end(self) -> None:
+        """Kill it, if it was started."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.communicate()
+
+
+APART = Apart()
+"""This process's."""
+atexit.register(APART.end)
+
+
+def main() -> None:
+    """Serve calls until the other end of the pipe closes."""
+    calls, values = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # nothing else may write to the pipe
+    gc.disable()  # it would visit the objects of a large document again and again
+    gc.freeze()
+    try:
+        while True:
+            function, args = pickle.load(calls)  # noqa: S301 - written by our own code
+            pickle.dump(function(*args), values, protocol=5)
+            values.flush()
+            del args
+            gc.collect()
+    except (EOFError, BrokenPipeError):
+        pass

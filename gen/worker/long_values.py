@@ -1,0 +1,34 @@
+"""Arrow arrays of texts or bytes. Converting a very long one at once would hold the event loop."""
+
+from collections.abc import Iterator, Sequence
+from typing import TypeAlias
+
+import numpy as np
+import pyarrow as pa
+
+from stillhouse.gen.teachers.in_pieces import PIECE_BYTES
+
+Value: TypeAlias = str | bytes | None
+
+
+def array(values: Sequence[Value], kind: pa.DataType) -> pa.Array:
+    """The same as `pa.array`; `kind` is string or binary."""
+    if all(value is None or len(value) <= PIECE_BYTES for value in values):
+        return pa.array(values, kind)
+    sizes = [sum(map(len, pieces_of(value))) for value in values]
+    data = pa.allocate_buffer(sum(sizes))
+    into, at = memoryview(np.frombuffer(data, np.uint8)), 0  # type: ignore[arg-type] # a buffer, as at run time
+    for value in values:
+        for piece in pieces_of(value):
+            into[at : at + len(piece)] = piece
+            at += len(piece)
+    ends = np.concatenate([np.zeros(1, np.int32), np.cumsum(sizes, dtype=np.int32)])
+    valid = pa.array([value is not None for value in values], pa.bool_())
+    return pa.Array.from_buffers(kind, len(values), [valid.buffers()[1], pa.py_buffer(ends), data])
+
+
+def pieces_of(value: Value) -> Iterator[bytes]:
+    """The value as bytes, texts in UTF-8, some at a time."""
+    for at in range(0, 0 if value is None else len(value), PIECE_BYTES):
+        piece = value[at : at + PIECE_BYTES]  # type: ignore[index] # None has no pieces
+        yield piece if isinstance(piece, bytes) else piece.encode()
