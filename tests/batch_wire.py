@@ -6,7 +6,7 @@ from pathlib import Path
 
 from stillhouse.gen.store.local import LocalStore
 from stillhouse.gen.teachers.http import HttpTransport
-from stillhouse.gen.teachers.transport import HttpRequest, Reply
+from stillhouse.gen.teachers.transport import HttpRequest, Reply, Take
 
 _CALLS = (
     ("upload", r"(POST .*(/files|/files/upload|upload_id=.*))|(PUT .*)"),
@@ -73,21 +73,21 @@ class Wired:
         nothing = b"[]" if "/together/" in request.url else b"{}"
         return Reply(200, {"content-type": "application/json"}, nothing) if hidden else reply
 
-    async def receive(self, request: HttpRequest, *, stall_timeout_s: float, take: Callable[[bytes], None]) -> Reply:
+    async def receive(self, request: HttpRequest, *, stall_timeout_s: float, take: Take) -> Reply:
         """See `DownloadingTransport`."""
         name = call_of(request)
         if self._wire.before is not None:
             await self._wire.before(name)
         lines: list[bytes] = []
 
-        def taken(data: bytes) -> None:
+        async def taken(data: bytes) -> None:
             if self._wire.reading is not None:
                 self._wire.reading(name)
             lines.append(data)
 
         reply = await self._http.receive(request, stall_timeout_s=stall_timeout_s, take=taken)
         for line in self._wire.results(b"".join(lines).splitlines()):
-            take(line + b"\n")
+            await take(line + b"\n")
         await self._answered(name)
         return reply
 

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import math
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
@@ -33,7 +33,7 @@ from stillhouse.gen.teachers.protocols.bedrock_stream import rewritten
 from stillhouse.gen.teachers.reply_threads import LARGE_BYTES
 from stillhouse.gen.teachers.retry import Blame
 from stillhouse.gen.teachers.server_clock import ServerClock
-from stillhouse.gen.teachers.transport import DownloadingTransport, HttpRequest, Lost, NotSent, Reply, Transport
+from stillhouse.gen.teachers.transport import DownloadingTransport, HttpRequest, Lost, NotSent, Reply, Take, Transport
 from stillhouse.schemas.completion import Completion
 
 TOKEN_EARLY_S = 300.0
@@ -310,7 +310,7 @@ class TeacherClient:
             self._see_clock(reply)
         return reply._replace(body=self.interpreter.redact(reply.body.decode("utf-8", "replace")).encode())
 
-    async def download(self, request: HttpRequest, take: Callable[[bytes], None]) -> Reply:
+    async def download(self, request: HttpRequest, take: Take) -> Reply:
         """Pass the body of a 2xx reply to `take` as it comes; see `HttpTransport.receive`."""
         transport = cast(DownloadingTransport, self._transport)
         return await transport.receive(request, stall_timeout_s=self.teacher.stall_timeout_s, take=take)

@@ -11,7 +11,7 @@ import io
 import os
 import socket
 import ssl
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -26,7 +26,7 @@ from stillhouse.gen.teachers.decoding import TooLarge, decoded, is_plain
 from stillhouse.gen.teachers.http_post import MAX_LINE_BYTES, Posts, Response
 from stillhouse.gen.teachers.http_stream import is_stream, streamed_body
 from stillhouse.gen.teachers.proxies import proxy_for
-from stillhouse.gen.teachers.transport import LATE, HttpRequest, Lost, NotSent, Reply
+from stillhouse.gen.teachers.transport import LATE, HttpRequest, Lost, NotSent, Reply, Take
 
 MAX_REPLY_BYTES = 64 * 2**20
 """The largest body that is read; a larger one is `Lost`."""
@@ -113,7 +113,7 @@ class HttpTransport:
                 failure.cut = begun[0].so_far() if begun else None
             raise failure from None
 
-    async def receive(self, request: HttpRequest, *, stall_timeout_s: float, take: Callable[[bytes], None]) -> Reply:
+    async def receive(self, request: HttpRequest, *, stall_timeout_s: float, take: Take) -> Reply:
         """Send one request and pass the body of a 2xx reply to `take` as it arrives, of any length.
 
         That reply is returned without its body, any other reply complete. `take` must not raise.
@@ -134,7 +134,8 @@ class HttpTransport:
                     if not is_plain(headers.get("content-encoding", "")):
                         raise Lost("the reply is compressed, although an uncompressed one was requested")
                     while part := await response.content.readany():
-                        take(part)
+                        stall.reschedule(None)  # only silence of the server counts
+                        await take(part)
                         stall.reschedule(asyncio.get_running_loop().time() + stall_timeout_s)
                     return Reply(response.status, headers, b"")
                 finally:

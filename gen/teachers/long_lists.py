@@ -80,6 +80,14 @@ def in_parts(values: list[Any] | LongList, *, skip: int = 0) -> Iterator[list[An
     return values.parts(skip=skip) if isinstance(values, LongList) else iter([values[skip:]])
 
 
+def is_json(values: LongList) -> bool:
+    """True if the list is JSON."""
+    try:
+        return all(True for _ in values.parts())
+    except (ValueError, RecursionError):
+        return False
+
+
 def list_pattern(names: Iterable[str]) -> re.Pattern[bytes]:
     """For `take_out`: the lists that are fields of these names."""
     return re.compile(rf'(?<=[{{,\s])"(?:{"|".join(names)})"\s*:\s*\['.encode())

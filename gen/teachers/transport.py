@@ -4,15 +4,19 @@ A reply is bytes with a status; anything else is either `NotSent` (the request d
 have worked, and billed).
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from types import MappingProxyType
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeAlias
 
 from stillhouse.gen.limits.shares import Ceiling, Resource
 
 STALL_TIMEOUT_S = 300.0
 """How long a stream that has begun may go without an event. Models that hide their reasoning are silent for minutes in
 the middle of a stream, except for pings."""
+
+
+Take: TypeAlias = Callable[[bytes], Awaitable[None]]
+"""Takes the next bytes of a body; no more are read until it has."""
 
 
 class HttpRequest(NamedTuple):
@@ -85,6 +89,6 @@ class Transport(Protocol):
 class DownloadingTransport(Transport, Protocol):
     """A transport that can also read replies too large to be held in memory."""
 
-    async def receive(self, request: HttpRequest, *, stall_timeout_s: float, take: Callable[[bytes], None]) -> Reply:
+    async def receive(self, request: HttpRequest, *, stall_timeout_s: float, take: Take) -> Reply:
         """Send one request and pass its body on as it arrives; see `HttpTransport.receive`."""
         ...

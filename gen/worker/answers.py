@@ -7,6 +7,7 @@ from stillhouse.gen.journal.file import JournalFile, Place
 from stillhouse.gen.journal.frames import Frame
 from stillhouse.gen.teachers.outcome import Outcome
 from stillhouse.gen.teachers.reading import Read
+from stillhouse.gen.teachers.reply_threads import LARGE_BYTES
 from stillhouse.gen.teachers.transport import Reply
 from stillhouse.gen.worker.chunk_samples import ChunkSamples
 from stillhouse.schemas.completion import Completion
@@ -36,7 +37,9 @@ class Answers:
         if self.places[ordinal] is place and self.remembered_bytes + size <= REMEMBERED_BYTES:
             self._outcomes[ordinal] = outcome
             self.remembered_bytes += size
-        elif self.places[ordinal] is place and isinstance(outcome, Completion) and outcome.scores is not None:
+        elif self.places[ordinal] is place and isinstance(outcome, Completion):
+            if outcome.scores is None and place[1] < LARGE_BYTES:
+                return  # it is little more than its texts
             texts = (outcome.text, outcome.reasoning, outcome.tool_calls, outcome.refusal, outcome.reasoning_signatures)
             size = sum(len(text) for text in texts if text is not None)
             if self._text_bytes + size <= REMEMBERED_BYTES:
@@ -47,13 +50,21 @@ class Answers:
         """The content of the sample's settled answer, which is in this frame."""
         return self._outcomes.get(ordinal) or self.read(frame)[0]
 
+    def is_large(self, ordinal: int) -> bool:
+        """True if the sample's answer has to be read again, and would hold up the event loop."""
+        place = self.places[ordinal]
+        return place is not None and place[1] >= LARGE_BYTES and not self._kept(ordinal)
+
+    def _kept(self, ordinal: int) -> Outcome | None:
+        return self._outcomes.get(ordinal) or self._texts.get(ordinal)
+
     def completion(self, ordinal: int) -> Completion:
         """The sample's answer, which the rules accept; it may lack its log-probabilities.
 
         Raises:
             StoreAway: the journal can't be read.
         """
-        outcome = self._outcomes.get(ordinal) or self._texts.get(ordinal)
+        outcome = self._kept(ordinal)
         if outcome is None:
             place = self.places[ordinal]
             assert place is not None, f"{self._samples.chunk.id}: sample {ordinal} is judged without an answer"

@@ -16,6 +16,7 @@ from stillhouse.gen.checks.link import Duty
 from stillhouse.gen.clock import Clock
 from stillhouse.gen.coordination.counters import Counters
 from stillhouse.gen.errors import StillhouseError, cause_of
+from stillhouse.gen.teachers import reply_threads
 from stillhouse.gen.worker.check_guard import CheckGuard
 from stillhouse.gen.worker.judges import Judges
 from stillhouse.gen.worker.leased_chunk import LeasedChunk
@@ -45,6 +46,15 @@ class Judging(Protocol):
     ) -> "asyncio.Future[tuple[Verdict, ...]]":
         """The verdicts of the checks that ran, in order; `duty`: what to do with the answer."""
         ...
+
+
+async def large_answer(held: LeasedChunk, ordinal: int) -> Answer:
+    """An answer to judge, read in a thread."""
+    held.began()  # so that its journal stays open
+    try:
+        return await reply_threads.read(functools.partial(held.open.answer_to_judge, ordinal))
+    finally:
+        held.ended()
 
 
 class Checker:
@@ -88,10 +98,22 @@ class Checker:
                 if by_others is not None:  # an earlier owner had them, and a judge's batch was awaited
                     self._ask_judges(held, ordinal, by_others)
                     continue
-            answer = held.open.answer_to_judge(ordinal)
-            verdicts = self._judging.judge(answer, row_of(self._references, held.open.samples.prompt(ordinal)))
             self._running += 1
-            verdicts.add_done_callback(functools.partial(self._judged, held, ordinal))
+            if held.open.is_large(ordinal):
+                self._tasks.spawn(self._judge_large, held, ordinal)
+            else:
+                self._judge(held, ordinal, held.open.answer_to_judge(ordinal))
+
+    async def _judge_large(self, held: LeasedChunk, ordinal: int) -> None:
+        if held.abandoned:  # meanwhile
+            self._running -= 1
+            self._start()
+        else:
+            self._judge(held, ordinal, await large_answer(held, ordinal))
+
+    def _judge(self, held: LeasedChunk, ordinal: int, answer: Answer) -> None:
+        verdicts = self._judging.judge(answer, row_of(self._references, held.open.samples.prompt(ordinal)))
+        verdicts.add_done_callback(functools.partial(self._judged, held, ordinal))
 
     def _judged(self, held: LeasedChunk, ordinal: int, judged: "asyncio.Future[tuple[Verdict, ...]]") -> None:
         self._running -= 1

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from stillhouse.gen.checks.base import Answer, Row, Verdict
 from stillhouse.gen.checks.chunk_function import ChunkFunction, is_reached
-from stillhouse.gen.worker.checking import Intake, Judging
+from stillhouse.gen.worker.checking import Intake, Judging, large_answer
 from stillhouse.gen.worker.leased_chunk import LeasedChunk
 from stillhouse.gen.worker.references import row_of
 from stillhouse.gen.worker.tasks import Tasks
@@ -53,7 +53,8 @@ class ChunkChecker:
         all_said = held.open.state.verdicts.said | fresh
         reached = sorted(ordinal for ordinal, said in all_said.items() if is_reached(said, checks=self._count))
         async with self._one_at_a_time:  # each holds a chunk in memory
-            together = await self._function.judge([self._answer(held, ordinal) for ordinal in reached])
+            answers = await asyncio.to_thread(lambda: [self._answer(held, ordinal) for ordinal in reached])
+            together = await self._function.judge(answers)
         for ordinal, verdict in zip(reached, together, strict=True):
             if ordinal in fresh:
                 fresh[ordinal] = (*fresh[ordinal][:-1], verdict)
@@ -67,7 +68,12 @@ class ChunkChecker:
         held.advance()
 
     async def _by_others(self, held: LeasedChunk, ordinal: int) -> tuple[Verdict, ...]:
-        return await self._judging.judge(*self._answer(held, ordinal))
+        if not held.open.is_large(ordinal):
+            return await self._judging.judge(*self._answer(held, ordinal))
+        return await self._judging.judge(await large_answer(held, ordinal), self._row(held, ordinal))
 
     def _answer(self, held: LeasedChunk, ordinal: int) -> tuple[Answer, Row]:
-        return held.open.answer_to_judge(ordinal), row_of(self._references, held.open.samples.prompt(ordinal))
+        return held.open.answer_to_judge(ordinal), self._row(held, ordinal)
+
+    def _row(self, held: LeasedChunk, ordinal: int) -> Row:
+        return row_of(self._references, held.open.samples.prompt(ordinal))

@@ -7,6 +7,7 @@ verdict.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import TypeAlias
 
 from stillhouse.gen.checks.base import CheckResult, Unchecked, Verdict
@@ -28,6 +29,7 @@ from stillhouse.gen.worker.replies import (
     Journalled,
     Received,
     outcome_without_reply,
+    received_of,
     reply_frame,
     unanswered_frame,
 )
@@ -282,7 +284,7 @@ class Hearing:
         """See `BatchAttempts`."""
         return (ordinal, at) in self._read_before
 
-    def delivered(
+    async def delivered(
         self, ordinal: int, reply: Reply, *, mark: str, at: float, latency_s: float, endpoint: str, place: int | None
     ) -> tuple[Outcome, Decision]:
         """See `BatchAttempts`. Of the reply to another question than the present one, only the cost counts."""
@@ -290,9 +292,8 @@ class Hearing:
         is_asked = key is not None and _mark_of(key[1]) == mark
         question = key[1] if key is not None and is_asked else bytes.fromhex(mark)
         self._sent(ordinal, question, at=at, endpoint=endpoint, place=place)
-        received = self.read(
-            self.journalled(ordinal, reply, at=at, latency_s=latency_s, endpoint=endpoint, place=place)
-        )
+        journal = partial(self.journalled, ordinal, reply, at=at, latency_s=latency_s, endpoint=endpoint, place=place)
+        received = await received_of(reply, journal, self.read)
         if is_asked:
             return received.outcome, self.answered(received)
         self._in_flight.discard(ordinal)

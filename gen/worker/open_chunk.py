@@ -1,6 +1,7 @@
 """An open chunk: its state and its journal. Everything is journalled before the state changes."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
 
 from stillhouse.gen.checks.base import Answer, Verdict, answer_of
@@ -18,7 +19,7 @@ from stillhouse.gen.worker.decision_frames import AccountBlamed, Decided, Judged
 from stillhouse.gen.worker.hearing import hearings
 from stillhouse.gen.worker.judge_of import JudgeOf
 from stillhouse.gen.worker.recovery import Recovery
-from stillhouse.gen.worker.replies import Journalled, Received, reply_frame, unanswered_frame
+from stillhouse.gen.worker.replies import Journalled, Received, received_of, reply_frame, unanswered_frame
 from stillhouse.schemas.prompt import Prompt
 
 UNPAID = ("bad_request", "too_long", "overload")
@@ -154,12 +155,13 @@ class OpenChunk:
         """See `BatchAttempts`."""
         return (ordinal, at) in self.recovered
 
-    def delivered(
+    async def delivered(
         self, ordinal: int, reply: Reply, *, mark: str, at: float, latency_s: float, endpoint: str, place: int | None
     ) -> tuple[Outcome, Decision]:
         """See `BatchAttempts`."""
         self.state.sent(ordinal)
-        received = self.received(ordinal, reply, at=at, latency_s=latency_s, endpoint=endpoint, place=place)
+        journal = partial(self.journalled, ordinal, reply, at=at, latency_s=latency_s, endpoint=endpoint, place=place)
+        received = await received_of(reply, journal, self.read)
         return received.outcome, self.answered(received)
 
     # --- what follows
@@ -281,8 +283,12 @@ class OpenChunk:
         self.journal.append(decided_frame(frame.ordinal, decided, at=frame.at, place=frame.teacher))
 
     def answer_to_judge(self, ordinal: int) -> Answer:
-        """What the checks judge of the sample's answer."""
+        """What the checks judge of the sample's answer; read it in a thread if `is_large`."""
         return answer_of(self.state.answers.completion(ordinal))
+
+    def is_large(self, ordinal: int) -> bool:
+        """True if reading the sample's answer again would hold up the event loop."""
+        return self.state.answers.is_large(ordinal)
 
     def answered_by(self, ordinal: int) -> str:
         """The name of the teacher that gave the sample's answer."""

@@ -1,12 +1,16 @@
 """A reply as the journal stores it, from a teacher about a prompt, or from a judge about an answer."""
 
 import struct
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 from stillhouse.gen.journal.file import Place
 from stillhouse.gen.journal.frames import COMPRESSED, ERROR_BODY_BYTES, EVENT_STREAM, Frame, Kind
+from stillhouse.gen.teachers import reply_threads
 from stillhouse.gen.teachers.event_stream import is_stream
 from stillhouse.gen.teachers.outcome import Ambiguous, NoConnection, Outcome
+from stillhouse.gen.teachers.reply_threads import LARGE_BYTES
 from stillhouse.gen.teachers.transport import Reply
 
 STREAM_BYTES = 2**14
@@ -31,6 +35,15 @@ class Received(NamedTuple):
     outcome: Outcome
     size: int
     """Bytes of the reply; for a stream, once it is folded."""
+
+
+async def received_of(
+    reply: Reply, journal: Callable[[], Journalled], read: Callable[[Journalled], Received]
+) -> Received:
+    """Journal a reply, then read it; a large one in threads."""
+    if len(reply.body) < LARGE_BYTES:
+        return read(journal())
+    return await reply_threads.read(partial(read, await reply_threads.keep(journal)))
 
 
 def reply_frame(

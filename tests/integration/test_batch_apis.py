@@ -96,11 +96,15 @@ class Account:
     async def results(self, batch: Batch) -> list[Result]:
         """Everything that the batch returned."""
         found: list[Result] = []
-        lines = Lines(lambda line: found.append(self.api.read(line)))
+
+        async def take(line: bytes) -> None:
+            found.append(self.api.read(line))
+
+        lines = Lines(take)
         for request in self.api.results(batch, self.access):
             reply = await self.transport.receive(request, stall_timeout_s=10, take=lines.feed)
             assert reply.status == 200
-            lines.end()
+            await lines.end()
         return found
 
 
@@ -201,7 +205,11 @@ def test_an_interrupted_download_can_be_repeated(api: str) -> None:
     async def test(account: Account) -> None:
         batch = await account.ended(await account.create(account.job()))
         found: list[Result] = []
-        lines = Lines(lambda line: found.append(account.api.read(line)))
+
+        async def take(line: bytes) -> None:
+            found.append(account.api.read(line))
+
+        lines = Lines(take)
         (request,) = account.api.results(batch, account.access)
         with pytest.raises(Lost):
             await account.transport.receive(request, stall_timeout_s=10, take=lines.feed)

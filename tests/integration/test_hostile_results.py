@@ -126,7 +126,7 @@ def test_a_200_mb_result_file_is_streamed() -> None:
         seen = 0
         before = most = memory_bytes()
 
-        def take(line: bytes) -> None:
+        async def take(line: bytes) -> None:
             nonlocal seen, most
             seen += isinstance(api.read(line), Answered)
             if seen % 100 == 0:
@@ -135,7 +135,7 @@ def test_a_200_mb_result_file_is_streamed() -> None:
         (request,) = api.results(Batch("b", "ended", outputs=("file-1",)), Access(url, Credentials("k"), 0.0))
         transport, lines = HttpTransport(), Lines(take)
         await transport.receive(request, stall_timeout_s=60, take=lines.feed)
-        lines.end()
+        await lines.end()
         await transport.close()
         server.close()
         assert seen == rows

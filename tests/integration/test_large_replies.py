@@ -56,3 +56,43 @@ async def test_a_checked_answer_is_read_when_it_comes_and_when_it_is_sealed(
     assert summary.records == 2
     assert min(read) > 2**16
     assert len(read) == 2 * summary.records
+
+
+async def test_a_large_answer_is_read_for_its_checks_in_a_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If there was no room to remember it."""
+    monkeypatch.setattr("stillhouse.gen.worker.answers.REMEMBERED_BYTES", 0)
+    monkeypatch.setattr("stillhouse.gen.worker.answers.LARGE_BYTES", 1)
+    places: list[str] = []
+    of_interpreter = Interpreter.read_folded
+
+    def watched(interpreter: Interpreter, reply: Reply) -> Outcome:
+        places.append(threading.current_thread().name.partition("_")[0])
+        return of_interpreter(interpreter, reply)
+
+    monkeypatch.setattr(Interpreter, "read_folded", watched)
+    write_source(tmp_path, questions(1))
+    checks = [{"length": {"min": 1, "unit": "chars"}}]
+    summary = await run_in_process(recipe_of(tmp_path, checks=checks))
+    assert summary.records == 1
+    assert places[:2] == [HERE.name, "reading"]  # when it came, and for its check
+
+
+async def test_large_results_of_a_batch_are_read_in_a_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As online; the line around them, too."""
+    read: list[bool] = []
+    of_interpreter = Interpreter.read_folded
+
+    def watched(interpreter: Interpreter, reply: Reply) -> Outcome:
+        read.append(len(reply.body) >= LARGE_BYTES and threading.current_thread() is not HERE)
+        return of_interpreter(interpreter, reply)
+
+    monkeypatch.setattr(Interpreter, "read_folded", watched)
+    write_source(tmp_path, questions(2))
+    simulator = {"output_tokens": (600, 600), "batches": {"latency_s": 0.0}}
+    teacher = {"name": "sim", "api": "simulator", "mode": "batch", "simulator": simulator}
+    ask = {"top_logprobs": 20, "max_tokens": 1000}
+    summary = await run_in_process(recipe_of(tmp_path, teachers=[teacher], ask=ask))
+    assert summary.records == 2
+    assert all(read)

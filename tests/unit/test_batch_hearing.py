@@ -55,9 +55,9 @@ def in_journal(held: OpenChunk) -> list[Frame]:
         return list(frames(file, origin="here"))
 
 
-def delivered(hearing: Hearing, ordinal: int, body: bytes, *, mark: str, at: float = AT) -> object:
+async def delivered(hearing: Hearing, ordinal: int, body: bytes, *, mark: str, at: float = AT) -> object:
     """What follows from a batch's reply to the question with this mark."""
-    _, decision = hearing.delivered(
+    _, decision = await hearing.delivered(
         ordinal, Reply(200, {}, body), mark=mark, at=at, latency_s=1.0, endpoint="host", place=1
     )
     return decision
@@ -69,12 +69,12 @@ def asked(hearing: Hearing, ordinal: int) -> tuple[bool, list[Verdict]]:
     return hearing.ask(ordinal, said.append), said
 
 
-def test_a_verdict_read_before_its_answer_counts(tmp_path: Path) -> None:
+async def test_a_verdict_read_before_its_answer_counts(tmp_path: Path) -> None:
     """As after a crash, when a batch is collected while other checks still judge the answer; for equal answers too."""
     recipe, held, hearing = begun(tmp_path, ["right", "right", "other"])
     _, mark = hearing.entry(0)
     assert not hearing.is_settled(0)
-    assert delivered(hearing, 0, GOOD, mark=mark) == SETTLED
+    assert await delivered(hearing, 0, GOOD, mark=mark) == SETTLED
     assert hearing.is_settled(0)
     good = CheckResult(True, 4.0, "it is")
     assert [asked(hearing, ordinal) for ordinal in (0, 1)] == [(False, [good])] * 2
@@ -87,11 +87,11 @@ def test_a_verdict_read_before_its_answer_counts(tmp_path: Path) -> None:
     assert asked(again, 2) == (True, [])
 
 
-def test_a_verdict_on_a_different_text_only_counts_as_cost(tmp_path: Path) -> None:
+async def test_a_verdict_on_a_different_text_only_counts_as_cost(tmp_path: Path) -> None:
     """The answer is read differently now: its judge is asked again."""
     recipe, held, hearing = begun(tmp_path, ["right"])
     before = held.state.spending.total
-    assert delivered(hearing, 0, GOOD, mark="00" * 8) == Again(0.0)
+    assert await delivered(hearing, 0, GOOD, mark="00" * 8) == Again(0.0)
     assert held.state.spending.total.requests == before.requests + 1
     assert held.state.spending.checks_usd
     assert not hearing.is_settled(0)
@@ -100,21 +100,21 @@ def test_a_verdict_on_a_different_text_only_counts_as_cost(tmp_path: Path) -> No
     assert asked(again, 0) == (True, [])
 
 
-def test_a_half_written_verdict_is_read_again(tmp_path: Path) -> None:
+async def test_a_half_written_verdict_is_read_again(tmp_path: Path) -> None:
     """A process that ends between the two frames leaves a question without its reply."""
     recipe, held, hearing = begun(tmp_path, ["right"])
     _, mark = hearing.entry(0)
-    delivered(hearing, 0, GOOD, mark=mark)
+    await delivered(hearing, 0, GOOD, mark=mark)
     half = [frame for frame in in_journal(held) if not (frame.stage and frame.kind is Kind.ANSWERED)]
     second = opened(recipe, "w1", half)
     hearing = second.hearings[1]
     assert not hearing.was_read(0, AT)
-    assert delivered(hearing, 0, GOOD, mark=mark) == SETTLED
+    assert await delivered(hearing, 0, GOOD, mark=mark) == SETTLED
     third = opened(recipe, "w2", in_journal(second)).hearings[1]
     assert asked(third, 0) == (False, [CheckResult(True, 4.0, "it is")])
 
 
-def test_nonsense_verdicts_are_counted_across_owners(tmp_path: Path) -> None:
+async def test_nonsense_verdicts_are_counted_across_owners(tmp_path: Path) -> None:
     """Each of them is asked once more than the one before; given up on, it would be asked three more times."""
     recipe, held, hearing = begun(tmp_path, ["right"])
     found: list[Frame] = []
@@ -123,7 +123,7 @@ def test_nonsense_verdicts_are_counted_across_owners(tmp_path: Path) -> None:
         must_ask, said = asked(hearing, 0)
         assert must_ask
         _, mark = hearing.entry(0)
-        decisions.append(delivered(hearing, 0, body_of(f"Four {number}!"), mark=mark, at=AT + number))
+        decisions.append(await delivered(hearing, 0, body_of(f"Four {number}!"), mark=mark, at=AT + number))
         found = in_journal(held)
         if number < 2:
             held = opened(recipe, f"w{number + 1}", found)
@@ -134,4 +134,4 @@ def test_nonsense_verdicts_are_counted_across_owners(tmp_path: Path) -> None:
     later = opened(recipe, "later", found).hearings[1]
     assert asked(later, 0) == (True, [])
     _, mark = later.entry(0)
-    assert isinstance(delivered(later, 0, body_of("Four again!"), mark=mark, at=AT + 9), Again)
+    assert isinstance(await delivered(later, 0, body_of("Four again!"), mark=mark, at=AT + 9), Again)

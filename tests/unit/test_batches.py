@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from stillhouse.gen.errors import UsageError
-from stillhouse.gen.teachers.batches import batches_of
+from stillhouse.gen.teachers.apart import APART_BYTES
+from stillhouse.gen.teachers.batches import batches_of, read_result
 from stillhouse.gen.teachers.batches.base import (
     Access,
     Answered,
@@ -33,6 +34,7 @@ from stillhouse.gen.teachers.keys import Credentials
 from stillhouse.gen.teachers.outcome import BadRequest, Malformed, Money, Overload, Rate
 from stillhouse.gen.teachers.protocols import protocol_of
 from stillhouse.gen.teachers.protocols.base import Request
+from stillhouse.gen.teachers.reply_threads import LARGE_BYTES
 from stillhouse.gen.teachers.transport import HttpRequest, Reply
 from stillhouse.schemas.ask import Ask
 from stillhouse.schemas.batch import BatchSettings, BedrockBatch
@@ -359,10 +361,17 @@ def test_lines_do_not_depend_on_packet_boundaries(lines: Sequence[bytes], step: 
     whole = b"\n".join(lines)
     expected = [part.strip() for part in whole.split(b"\n") if part.strip()]
     found: list[bytes] = []
-    cut = Lines(found.append)
-    for start in range(0, len(whole), step):
-        cut.feed(whole[start : start + step])
-    cut.end()
+
+    async def take(line: bytes) -> None:
+        found.append(line)
+
+    async def feed() -> None:
+        cut = Lines(take)
+        for start in range(0, len(whole), step):
+            await cut.feed(whole[start : start + step])
+        await cut.end()
+
+    asyncio.run(feed())
     assert found == expected
 
 
@@ -389,7 +398,7 @@ def test_ineffective_settings_are_refused(more: dict[str, Any], words: str) -> N
         teacher("openai", **more)
 
 
-def test_a_large_result_file_is_read_line_by_line() -> None:
+async def test_a_large_result_file_is_read_line_by_line() -> None:
     """20 MB of answers, in pieces that fit no line."""
     row = {
         "custom_id": f"{INTENT.id}-1",
@@ -398,7 +407,7 @@ def test_a_large_result_file_is_read_line_by_line() -> None:
     }
     data, seen, provider = memoryview(json.dumps(row).encode() + b"\n"), 0, api("openai")
 
-    def take(line: bytes) -> None:
+    async def take(line: bytes) -> None:
         nonlocal seen
         seen += isinstance(provider.read(line), Answered)
 
@@ -407,11 +416,21 @@ def test_a_large_result_file_is_read_line_by_line() -> None:
     tracemalloc.start()
     try:
         for _ in range(rows):
-            cut.feed(piece)
-            cut.feed(rest)
-        cut.end()
+            await cut.feed(piece)
+            await cut.feed(rest)
+        await cut.end()
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
     assert seen == rows * 8
     assert peak < 1_000_000
+
+
+@pytest.mark.parametrize("name", HOSTS)
+@pytest.mark.parametrize("size", [10, LARGE_BYTES, APART_BYTES])
+async def test_a_result_of_any_size_is_read_alike(name: str, size: int) -> None:
+    """On the event loop, in a thread, or in a process of its own."""
+    provider = api(name)
+    row = {"custom_id": "k", "response": {"status_code": 200, "body": {"text": "ö" * size}}}
+    line = json.dumps(row).encode()
+    assert await read_result(teacher(name), ROLE, provider, line) == provider.read(line)

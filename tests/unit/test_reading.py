@@ -6,10 +6,12 @@ import signal
 from typing import Any
 
 import pytest
+from pieces import small_pieces
 
 from stillhouse.gen.teachers import reading
 from stillhouse.gen.teachers.apart import APART, APART_BYTES
 from stillhouse.gen.teachers.interpreter import Interpreter
+from stillhouse.gen.teachers.outcome import Ambiguous
 from stillhouse.gen.teachers.reading import read
 from stillhouse.gen.teachers.transport import Reply
 from stillhouse.schemas.ask import Ask
@@ -79,6 +81,22 @@ def test_scores_of_given_tokens_come_back_as_they_are(monkeypatch: pytest.Monkey
     assert isinstance(outcome, Completion)
     assert outcome.scores is not None
     assert outcome.scores.logprobs.tolist() == [-0.5, -0.25]  # type: ignore[attr-defined] # GivenScores
+
+
+BROKEN = {
+    "vllm": b'{"choices":[{"text":"","prompt_logprobs":[null,{"7":{"logprob":-0.5}},{"8":{"logprob":-0.25,}},null]}]}',
+    "sglang": b'{"meta_info":{"input_token_logprobs":[[null,1,null],[-0.5,7,null],[-0.25,8,],[-0.5,7,null]]}}',
+}
+
+
+@pytest.mark.parametrize("api", BROKEN)
+def test_scores_whose_list_is_broken_mean_the_same_at_any_size(api: str) -> None:
+    """The body is not JSON, whether its lists are taken out of it or not."""
+    asked = interpreter(api, score={"prompt_ids": "p", "completion_ids": "c", "top": 0})
+    small = read(asked, Reply(200, {}, BROKEN[api]), Scored.of([1], [7, 8, 7]))
+    assert isinstance(small.outcome, Ambiguous)
+    with small_pieces():
+        assert read(asked, Reply(200, {}, BROKEN[api]), Scored.of([1], [7, 8, 7])) == small
 
 
 def _killed() -> str:

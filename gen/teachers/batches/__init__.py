@@ -1,16 +1,20 @@
 """The providers' batch APIs, one module each; `base` is their contract."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from stillhouse.gen.errors import UsageError
+from stillhouse.gen.teachers import reply_threads
+from stillhouse.gen.teachers.apart import APART, APART_BYTES
 from stillhouse.gen.teachers.batches.anthropic import AnthropicBatches
-from stillhouse.gen.teachers.batches.base import BatchApi
+from stillhouse.gen.teachers.batches.base import BatchApi, Result
 from stillhouse.gen.teachers.batches.bedrock import BedrockBatches
 from stillhouse.gen.teachers.batches.gemini import GeminiBatches
 from stillhouse.gen.teachers.batches.mistral import MistralBatches
 from stillhouse.gen.teachers.batches.openai import OpenAIBatches
 from stillhouse.gen.teachers.batches.together import TogetherBatches
 from stillhouse.gen.teachers.protocols.profiles import profile_name_of
+from stillhouse.gen.teachers.reply_threads import LARGE_BYTES
 from stillhouse.schemas.batch import BatchSettings
 from stillhouse.schemas.teacher import Teacher
 
@@ -45,3 +49,16 @@ def batches_of(teacher: Teacher, settings: BatchSettings) -> BatchApi:
             f"{known}): name the server's `profile`, or leave out `mode`"
         )
     return found(teacher, settings)
+
+
+async def read_result(teacher: Teacher, settings: BatchSettings, api: BatchApi, line: bytes) -> Result:
+    """What the API reads in a line of results; see `gen.teachers.reading` for how. `api`: that of the teacher."""
+    if len(line) < LARGE_BYTES:
+        return api.read(line)
+    if len(line) < APART_BYTES:
+        return await reply_threads.read(partial(api.read, line))
+    return await reply_threads.read(partial(APART.call, _read_apart, teacher, settings, line))
+
+
+def _read_apart(teacher: Teacher, settings: BatchSettings, line: bytes) -> Result:
+    return batches_of(teacher, settings).read(line)

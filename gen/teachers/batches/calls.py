@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from stillhouse.gen.teachers.batches.base import Steps
-from stillhouse.gen.teachers.transport import HttpRequest, Reply
+from stillhouse.gen.teachers.transport import HttpRequest, Reply, Take
 
 MAX_LINE_BYTES = 64 * 2**20
 """The longest line that is read, as long as the largest reply online."""
@@ -31,26 +31,26 @@ async def called(steps: Steps[T], send: Callable[[HttpRequest], Awaitable[Reply]
 class Lines:
     """Cuts a stream into lines, holding at most one of them at a time."""
 
-    def __init__(self, take: Callable[[bytes], None]) -> None:
+    def __init__(self, take: Take) -> None:
         """`take` receives each non-empty line; of one that is too long, its head."""
         self._take = take
         self._parts: list[bytes] = []
         self._size = 0
 
-    def feed(self, data: bytes) -> None:
+    async def feed(self, data: bytes) -> None:
         """The next bytes."""
         first, *rest = data.split(b"\n")
         self._add(first)
         for part in rest:
-            self.end()
+            await self.end()
             self._add(part)
 
-    def end(self) -> None:
+    async def end(self) -> None:
         """The line, or the stream, is over."""
         line = b"".join(self._parts).strip()
         self._parts, self._size = [], 0
         if line:
-            self._take(line)
+            await self._take(line)
 
     def _add(self, part: bytes) -> None:
         if part and self._size < MAX_LINE_BYTES:

@@ -6,7 +6,7 @@ from typing import Any
 
 from stillhouse.gen.teachers.event_stream import is_stream
 from stillhouse.gen.teachers.lenient_json import NoDocument, document_in
-from stillhouse.gen.teachers.long_lists import TakenOut, take_out
+from stillhouse.gen.teachers.long_lists import TakenOut, is_json, take_out
 from stillhouse.gen.teachers.outcome import Ambiguous, Malformed, Outcome, Overload, Ramp, Rate, ServerError, Trouble
 from stillhouse.gen.teachers.transport import Reply
 from stillhouse.schemas.completion import Completion, Usage
@@ -44,7 +44,7 @@ def read_with_lists(
     """
     if (taken := take_out(reply.body, lists)) is not None:
         outcome = read(reply._replace(body=taken.rest), taken)
-        if isinstance(outcome, Completion) and outcome.scores is not None:
+        if isinstance(outcome, Completion) and outcome.scores is not None and all(map(is_json, taken.lists)):
             return outcome
     return read(reply, None)
 

@@ -4,13 +4,14 @@ import asyncio
 import contextlib
 import itertools
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from stillhouse.gen.coordination.counters import Counters
 from stillhouse.gen.dataset.batch_intents import StoredIntent
 from stillhouse.gen.errors import StillhouseError, TeacherPaused
-from stillhouse.gen.teachers.batches.base import Access, Batch, BatchApi, BatchRefused, Steps
+from stillhouse.gen.teachers.batches import read_result
+from stillhouse.gen.teachers.batches.base import Access, Batch, BatchApi, BatchRefused, Result, Steps
 from stillhouse.gen.teachers.batches.calls import Lines, called
 from stillhouse.gen.teachers.client import TeacherClient
 from stillhouse.gen.teachers.outcome import (
@@ -27,6 +28,8 @@ from stillhouse.gen.teachers.outcome import (
 from stillhouse.gen.teachers.signals import trouble_of
 from stillhouse.gen.teachers.transport import Lost, NotSent
 
+TURN_S = 0.02
+"""Results are read this long before others have their turn on the event loop."""
 RETRY_S = (1.0, 300.0)
 """Time between two tries of a call that the provider can't serve now."""
 
@@ -73,17 +76,23 @@ class BatchCalls:
             case _:
                 self._counters.note(f"teacher {teacher}: its batch API can't serve now ({message}); trying again")
 
-    async def download(self, batch: Batch, stored: StoredIntent, take: Callable[[bytes], None]) -> bool:
-        """Pass on all lines of its results, perhaps more than once; False if the provider has deleted some."""
+    async def download(self, batch: Batch, stored: StoredIntent, take: Callable[[Result], Awaitable[None]]) -> bool:
+        """Pass on all of its results, perhaps more than once; False if the provider has deleted some."""
         errors: list[Exception] = []
         is_whole = True
+        teacher, loop = self._client.teacher, asyncio.get_running_loop()
+        turn_at = loop.time()
 
-        def guarded(line: bytes) -> None:
+        async def guarded(line: bytes) -> None:
+            nonlocal turn_at
             if not errors:
                 try:
-                    take(line)
+                    await take(await read_result(teacher, teacher.batch, self._api, line))
                 except Exception as error:  # noqa: BLE001 - raised below, for the transport must not see it
                     errors.append(error)
+            if loop.time() - turn_at > TURN_S:
+                await asyncio.sleep(0)
+                turn_at = loop.time()
 
         for number in range(len(self._api.results(batch, self.access(stored)))):
             for tries in itertools.count():
@@ -95,7 +104,7 @@ class BatchCalls:
                         is_whole = False
                         break
                     if 200 <= reply.status < 300:
-                        lines.end()
+                        await lines.end()
                         break
                     self.refused(trouble_of(reply, self._api.errors))
                 if errors:

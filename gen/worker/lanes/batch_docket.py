@@ -44,7 +44,7 @@ class BatchAttempts(AttemptLog, typing.Protocol):
         """True if an earlier owner left the result of the batch of this time."""
         ...
 
-    def delivered(
+    async def delivered(
         self, ordinal: int, reply: Reply, *, mark: str, at: float, latency_s: float, endpoint: str, place: int | None
     ) -> tuple[Outcome, Decision]:
         """A batch has this reply to the request with this mark: journal it, read it, and say what follows."""

@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from stillhouse.gen.journal.frames import Kind
-from stillhouse.gen.teachers.batches.base import Batch, Unreadable, Unserved
+from stillhouse.gen.teachers import reply_threads
+from stillhouse.gen.teachers.batches.base import Batch, Result, Unreadable, Unserved
 from stillhouse.gen.teachers.keys import without_keys
 from stillhouse.gen.teachers.outcome import Ambiguous, kind_of
+from stillhouse.gen.teachers.reply_threads import LARGE_BYTES
 from stillhouse.gen.teachers.retry import Decision, Pause
 from stillhouse.gen.teachers.transport import Reply
 from stillhouse.gen.worker.lanes.batch_parts import BatchParts
@@ -38,7 +40,7 @@ class BatchResults:
 
     def __init__(self, parts: BatchParts) -> None:
         self.largest_reply_bytes = 0
-        self._client, self._api, self._calls, self._intents = parts.client, parts.api, parts.calls, parts.intents
+        self._client, self._calls, self._intents = parts.client, parts.calls, parts.intents
         self._money, self._listener = parts.money, parts.listener
         self._counters, self._clock = parts.counters, parts.clock
         self._place = parts.client.interpreter.place or 0
@@ -51,8 +53,7 @@ class BatchResults:
         deleted: list[int] = []
         end = BatchEnd()
 
-        def take(line: bytes) -> None:
-            result = self._api.read(line)
+        async def take(result: Result) -> None:
             if isinstance(result, Unreadable) or (asked := intent.asked_in(result.key)) is None:
                 return  # no result, or another intent's
             ordinal, mark = asked
@@ -61,7 +62,7 @@ class BatchResults:
             left.discard(ordinal)
             if isinstance(result, Unserved):
                 unserved.append(ordinal)
-            elif isinstance(decision := self._answered(work, intent, ordinal, result.reply, mark=mark), Pause):
+            elif isinstance(decision := await self._answered(work, intent, ordinal, result.reply, mark=mark), Pause):
                 end.pause = decision.reason
 
         is_whole = await self._calls.download(batch, intent.stored, take)
@@ -96,14 +97,17 @@ class BatchResults:
         attempts = work.attempts
         return work.is_over or attempts.is_settled(ordinal) or attempts.was_read(ordinal, intent.stored.at)
 
-    def _answered(self, work: Work, intent: OpenIntent, ordinal: int, reply: Reply, *, mark: str) -> Decision | None:
+    async def _answered(
+        self, work: Work, intent: OpenIntent, ordinal: int, reply: Reply, *, mark: str
+    ) -> Decision | None:
         if self._is_known(work, intent, ordinal):
             return None
         at, client = intent.stored.at, self._client
-        body = without_keys(reply.body, keys=client.interpreter.keys)
+        cleared = partial(without_keys, reply.body, keys=client.interpreter.keys)
+        body = cleared() if len(reply.body) < LARGE_BYTES else await reply_threads.keep(cleared)
         self.largest_reply_bytes = max(self.largest_reply_bytes, len(body))
         latency_s = max(0.0, self._clock.time() - at)
-        outcome, decision = work.attempts.delivered(
+        outcome, decision = await work.attempts.delivered(
             ordinal,
             reply._replace(body=body),
             mark=mark,

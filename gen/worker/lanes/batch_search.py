@@ -10,7 +10,7 @@ from functools import partial
 
 from stillhouse.gen.clock import Clock
 from stillhouse.gen.dataset.batch_intents import Intents
-from stillhouse.gen.teachers.batches.base import Answered, Batch, BatchApi, Steps, Unserved
+from stillhouse.gen.teachers.batches.base import Answered, Batch, BatchApi, Result, Steps, Unserved
 from stillhouse.gen.worker.lanes.base import Gate
 from stillhouse.gen.worker.lanes.batch_calls import BatchCalls, pause_s
 from stillhouse.gen.worker.lanes.batch_work import OpenIntent, Work
@@ -77,9 +77,9 @@ class BatchSearch:
         """True if one of its results belongs to the intent."""
         is_ours = False
 
-        def take(line: bytes) -> None:
+        async def take(result: Result) -> None:
             nonlocal is_ours
-            if not is_ours and isinstance(result := self._api.read(line), (Answered, Unserved)):
+            if not is_ours and isinstance(result, (Answered, Unserved)):
                 is_ours = intent.asked_in(result.key) is not None
 
         await self._calls.download(batch, intent.stored, take)

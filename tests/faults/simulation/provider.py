@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import orjson
 
 from stillhouse.gen.teachers.batches.files import INTENT_FIELD
-from stillhouse.gen.teachers.transport import HttpRequest, Lost, Reply
+from stillhouse.gen.teachers.transport import HttpRequest, Lost, Reply, Take
 
 from .history import SETTLING, Broken, History, Request, Sample
 from .loop import VirtualLoop
@@ -122,7 +122,7 @@ class Provider:
                 return Reply(404, {}, b"{}") if batch.is_forgotten else _said(self._document(batch))
         raise Broken(f"not a call of the batch API: {request.method} {request.url}")
 
-    def results(self, request: HttpRequest, take: Callable[[bytes], None]) -> Reply:
+    async def results(self, request: HttpRequest, take: Take) -> Reply:
         """Pass on the results of a batch, in any order.
 
         Raises:
@@ -136,9 +136,9 @@ class Provider:
         self._rng.shuffle(lines)
         body = b"\n".join(lines) + b"\n"
         if self._comes():
-            take(body[: self._rng.randrange(len(body))])
+            await take(body[: self._rng.randrange(len(body))])
             raise Lost("cut")
-        take(body)
+        await take(body)
         return Reply(200, {}, b"")
 
     def _comes(self) -> bool:

@@ -13,7 +13,7 @@ from zlib import crc32
 import orjson
 
 from stillhouse.gen.limits.stated_wait import TRIAL_AFTER_S, TRIAL_S
-from stillhouse.gen.teachers.transport import HttpRequest, Lost, NotSent, Reply
+from stillhouse.gen.teachers.transport import HttpRequest, Lost, NotSent, Reply, Take
 
 from .history import Broken, History, Request
 from .loop import VirtualLoop
@@ -178,10 +178,10 @@ class Teacher:
             self._weigh_pauses(process, sent)
         return served
 
-    async def receive(self, request: HttpRequest, *, stall_timeout_s: float, take: Callable[[bytes], None]) -> Reply:
+    async def receive(self, request: HttpRequest, *, stall_timeout_s: float, take: Take) -> Reply:
         """See `gen.teachers.transport.DownloadingTransport`."""
         await self._reach(request)
-        reply = self.provider.results(request, take)
+        reply = await self.provider.results(request, take)
         self._point("post")
         return reply
 
