@@ -5,6 +5,7 @@ expressions, the collector of garbage, and freeing what was made. The process is
 one call at a time, and ends with this one, whose end of the pipe then closes.
 """
 
+import asyncio
 import atexit
 import copyreg
 import gc
@@ -85,6 +86,18 @@ class Apart:
 APART = Apart()
 """This process's."""
 atexit.register(APART.end)
+
+
+def is_apart(size: int) -> bool:
+    """True if work on a text of this size is done in the process: on an event loop nothing is, as waiting takes
+    longer."""
+    if size < APART_BYTES:
+        return False
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return True
+    return False
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """Long lists in a reply's body, taken out unparsed and read in pieces.
 
-Its objects take some ten times the memory of its JSON. Here no call gets more than `PIECE_BYTES` of it (unless one
+Its objects take several times the memory of its JSON. Here no call gets more than `PIECE_BYTES` of it (unless one
 element is larger), and the objects of one piece are gone before the next is parsed. A seal reads such lists in a thread
 of the worker, where parsing one at once, or freeing it, would hold the event loop.
 """

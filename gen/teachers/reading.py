@@ -1,9 +1,8 @@
 """Reads a reply: here, or in a process apart if it is so large that this would hold the event loop."""
 
-import asyncio
 from typing import Any, NamedTuple
 
-from stillhouse.gen.teachers.apart import APART, APART_BYTES
+from stillhouse.gen.teachers.apart import APART, is_apart
 from stillhouse.gen.teachers.given_scores import aligned
 from stillhouse.gen.teachers.in_pieces import PIECE_BYTES
 from stillhouse.gen.teachers.interpreter import Interpreter, Origin
@@ -24,9 +23,9 @@ class Read(NamedTuple):
 def read(interpreter: Interpreter, reply: Reply, scored: Scored | None = None) -> Read:
     """Read a teacher's reply. `scored`: the tokens that it was sent to score.
 
-    In a thread, if the reply is large; on an event loop nothing is read apart, because waiting takes longer.
+    Call it in a thread, if the reply is large.
     """
-    if len(reply.body) < APART_BYTES or _is_on_loop():
+    if not is_apart(len(reply.body)):
         return _read(interpreter, reply, scored)
     found, texts = APART.call(_read_apart, interpreter.origin, interpreter.keys, reply, scored)
     if not texts:
@@ -34,14 +33,6 @@ def read(interpreter: Interpreter, reply: Reply, scored: Scored | None = None) -
     assert isinstance(found.outcome, Completion)
     whole: dict[str, Any] = {name: "".join(pieces) for name, pieces in texts.items()}
     return found._replace(outcome=found.outcome._replace(**whole))
-
-
-def _is_on_loop() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
 
 
 def _read(interpreter: Interpreter, reply: Reply, scored: Scored | None) -> Read:

@@ -3,6 +3,7 @@ object."""
 
 import json
 
+from stillhouse.gen.teachers.apart import APART, is_apart
 from stillhouse.gen.teachers.json_text import is_deep
 from stillhouse.schemas.tool_call import ToolCall, tool_call
 
@@ -15,6 +16,10 @@ def tool_calls_in(wire: str | None) -> tuple[ToolCall, ...] | None:
     """
     if not wire:
         return ()
+    return APART.call(_calls_in, wire) if is_apart(len(wire)) else _calls_in(wire)
+
+
+def _calls_in(wire: str) -> tuple[ToolCall, ...] | None:
     if is_deep(wire) or not isinstance(found := json.loads(wire), list):
         return None
     calls = [tool_call(each) for each in found]

@@ -8,16 +8,17 @@ from typing import Any
 import pytest
 from pieces import small_pieces
 
-from stillhouse.gen.teachers import reading
 from stillhouse.gen.teachers.apart import APART, APART_BYTES
 from stillhouse.gen.teachers.interpreter import Interpreter
 from stillhouse.gen.teachers.outcome import Ambiguous
 from stillhouse.gen.teachers.reading import read
+from stillhouse.gen.teachers.tool_calls import tool_calls_in
 from stillhouse.gen.teachers.transport import Reply
 from stillhouse.schemas.ask import Ask
 from stillhouse.schemas.completion import Completion
 from stillhouse.schemas.score import Scored
 from stillhouse.schemas.teacher import Teacher
+from stillhouse.schemas.tool_call import ToolCall
 
 KEY = "sk-proj-0123456789abcdefghijklmn"
 
@@ -58,7 +59,7 @@ REPLIES = {
 def test_a_process_reads_a_reply_as_this_one_does(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """Whatever it says, and without keys; long texts come back whole."""
     here = read(interpreter(), REPLIES[name])
-    monkeypatch.setattr(reading, "APART_BYTES", 0)
+    monkeypatch.setattr("stillhouse.gen.teachers.apart.APART_BYTES", 0)
     assert read(interpreter(), REPLIES[name]) == here
     assert KEY not in str(here)
 
@@ -71,12 +72,20 @@ def test_a_long_text_comes_back_whole() -> None:
     assert outcome.text == text
 
 
+def test_a_long_tool_call_is_the_same_from_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which parses it for its columns."""
+    monkeypatch.setattr("stillhouse.gen.teachers.apart.APART_BYTES", 1)
+    assert tool_calls_in(json.dumps([CALL])) == (ToolCall("c", "function", "f", "{}"),)
+    assert tool_calls_in("") == ()
+    assert tool_calls_in('{"a": 1}') is None
+
+
 def test_scores_of_given_tokens_come_back_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     """They are aligned with the tokens there."""
     items = [None, {"7": {"logprob": -0.5, "rank": 1}}, {"8": {"logprob": -0.25, "rank": 1}}]
     reply = Reply(200, {}, json.dumps({"choices": [{"text": "", "prompt_logprobs": items}]}).encode())
     asked = interpreter("vllm", score={"prompt_ids": "p", "completion_ids": "c", "top": 1})
-    monkeypatch.setattr(reading, "APART_BYTES", 0)
+    monkeypatch.setattr("stillhouse.gen.teachers.apart.APART_BYTES", 0)
     outcome = read(asked, reply, Scored.of([1], [7, 8])).outcome
     assert isinstance(outcome, Completion)
     assert outcome.scores is not None
