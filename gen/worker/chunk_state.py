@@ -248,7 +248,7 @@ class ChunkState:
 
     def judged(self, ordinal: int) -> None:
         """All verdicts on the sample's answer are in."""
-        self._follow_verdicts(ordinal, self.answers.completion(ordinal))
+        self._follow_verdicts(ordinal)
 
     def close(self, number: int, reason: GiveUp) -> None:
         """Ask nothing more in the series with this number; samples still missing are given up for this reason.
@@ -262,8 +262,8 @@ class ChunkState:
                 if not self._settled[ordinal] and self.schedule.lacks(ordinal):
                     self._settle(ordinal, None, reason)
 
-    def _follow_verdicts(self, ordinal: int, completion: Completion) -> None:
-        """Act on what the checks say about an answer; without checks it is accepted."""
+    def _follow_verdicts(self, ordinal: int, completion: Completion | None = None) -> None:
+        """Act on what the checks say about an answer; without checks it is accepted. `completion`: if it is at hand."""
         said = self.verdicts.said.get(ordinal, ())
         if said and isinstance(last := said[-1], Unchecked):
             check = self.verdicts.checks[len(said) - 1]
@@ -271,6 +271,7 @@ class ChunkState:
         accepted = all(isinstance(each, CheckResult) and each.accepted for each in said)
         answer = None
         if accepted and self._equal_once:
+            completion = completion or self.answers.completion(ordinal)
             answer = fingerprint(completion.text, completion.tool_calls)
         self.schedule.decide(ordinal, accepted=accepted, answer=answer)
 

@@ -4,7 +4,6 @@ Equal answers of one series are kept once over all generations, so a retry chunk
 earlier shards. Those are immutable, so every seal of the chunk finds the same.
 """
 
-import hashlib
 import itertools
 from collections import defaultdict
 from collections.abc import Collection, Mapping
@@ -23,13 +22,12 @@ from stillhouse.gen.dataset.series import SeriesKey
 from stillhouse.gen.dataset.shard_meta import read_meta
 from stillhouse.gen.store.base import Store
 from stillhouse.gen.teachers.tool_calls import tool_calls_in
+from stillhouse.gen.worker.long_values import digest_of
 from stillhouse.schemas.columns import VOTE_SHARE
 from stillhouse.schemas.inline_reasoning import split_reasoning
 from stillhouse.schemas.record import NOT_SELECTED
 
 _READERS = 8
-_PIECE_CHARS = 2**20
-"""Encoding a very long text at once would hold the event loop."""
 _BATCH_ROWS = 1024
 _ANSWER = ("record_id", "prompt_key", "teacher", "completion", "tool_calls", "reasoning_source")
 _COLUMNS = (*_ANSWER, "reject_reason", VOTE_SHARE)
@@ -39,11 +37,7 @@ def fingerprint(text: str | None, tool_calls: str | None) -> bytes:
     """16 bytes that are the same for equal answers, ignoring reasoning and the ids of tool calls."""
     calls = tool_calls_in(tool_calls)
     called = tool_calls if calls is None else "".join(f"{call.name}\0{call.arguments}\0" for call in calls)
-    said = hashlib.blake2b(digest_size=16)
-    for part in (f"{called}\0", text or ""):
-        for at in range(0, len(part), _PIECE_CHARS):
-            said.update(part[at : at + _PIECE_CHARS].encode("utf-8", "surrogatepass"))
-    return said.digest()
+    return digest_of(f"{called}\0", text or "")
 
 
 @dataclass(slots=True)

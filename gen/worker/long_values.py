@@ -1,5 +1,6 @@
 """Arrow arrays of texts or bytes. Converting a very long one at once would hold the event loop."""
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from typing import TypeAlias
 
@@ -25,6 +26,15 @@ def array(values: Sequence[Value], kind: pa.DataType) -> pa.Array:
     ends = np.concatenate([np.zeros(1, np.int32), np.cumsum(sizes, dtype=np.int32)])
     valid = pa.array([value is not None for value in values], pa.bool_())
     return pa.Array.from_buffers(kind, len(values), [valid.buffers()[1], pa.py_buffer(ends), data])
+
+
+def digest_of(*texts: str) -> bytes:
+    """16 bytes, the same as of one text that they are parts of."""
+    digest = hashlib.blake2b(digest_size=16)
+    for text in texts:
+        for at in range(0, len(text), PIECE_BYTES):
+            digest.update(text[at : at + PIECE_BYTES].encode("utf-8", "surrogatepass"))
+    return digest.digest()
 
 
 def pieces_of(value: Value) -> Iterator[bytes]:

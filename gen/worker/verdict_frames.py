@@ -4,13 +4,13 @@ Each names the text that it judged by a hash, so a verdict stays valid as long a
 and no text is judged twice.
 """
 
-import hashlib
 from typing import Any, NamedTuple
 
 import orjson
 
 from stillhouse.gen.checks.base import Answer, CheckResult, Unchecked, Verdict
 from stillhouse.gen.journal.frames import Frame, Kind
+from stillhouse.gen.worker.long_values import digest_of
 
 
 class Judged(NamedTuple):
@@ -25,10 +25,8 @@ class Judged(NamedTuple):
 
 def text_hash(answer: Answer) -> bytes:
     """16 bytes that are the same for answers that checks can't tell apart, ignoring their number of tokens."""
-    said = f"{answer.text}\0{answer.reasoning or ''}".encode("utf-8", "surrogatepass")
-    if answer.schema_key is not None:
-        said += b"\0" + answer.schema_key.encode()
-    return hashlib.blake2b(said, digest_size=16).digest()
+    key = "" if answer.schema_key is None else f"\0{answer.schema_key}"
+    return digest_of(answer.text, "\0", answer.reasoning or "", key)
 
 
 def verdict_frame(ordinal: int, *, check: str, judged: Judged, at: float) -> Frame:

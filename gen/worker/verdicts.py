@@ -52,7 +52,7 @@ def emptiness(completion: Completion, prompt: Prompt, calls: Calls) -> RejectRea
     """There is neither text nor a tool call; scores have neither."""
     if prompt.scored is not None:
         return None
-    if completion.tool_calls or (completion.text and completion.text.strip()):
+    if completion.tool_calls or (completion.text and not completion.text.isspace()):
         return None
     return "only_reasoning" if completion.reasoning else "empty"
 

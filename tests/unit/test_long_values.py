@@ -39,5 +39,5 @@ def test_the_fingerprint_of_a_text_in_pieces_is_the_same(text: str, calls: str |
     """Shards of any age compare with each other."""
     once = fingerprint(text, calls)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("stillhouse.gen.worker.earlier_answers._PIECE_CHARS", 3)
+        patch.setattr(long_values, "PIECE_BYTES", 3)
         assert fingerprint(text, calls) == once
