@@ -14,12 +14,13 @@ from typing import Any, NamedTuple
 from stillhouse.gen.teachers.in_pieces import holds, is_utf8, search
 from stillhouse.gen.teachers.json_text import dumped
 from stillhouse.gen.teachers.long_lists import CUT, CUT_LIST, list_in, take_out
-from stillhouse.gen.teachers.protocols.counts import count_in
 
 ID_PREFIX = "token_id:"
 """vLLM's prefix of an id in place of a token's text."""
 MAX_TOKEN_ID = 2**31
 """Ids are int32."""
+_MOST = (2 - 2**-23) * 2.0**127
+"""The largest float32."""
 
 _BEGIN = {
     "content": re.compile(rb'"logprobs": ?\{"content": ?(?=\[\{"[^\n]{0,400}?"logprob":)'),
@@ -126,7 +127,8 @@ class TokenScores:
     def rows(self) -> list[dict[str, Any]] | None:
         """Per token {token, token_id, logprob, top: [{token, token_id, logprob}]}; None if they can't be read.
 
-        A null log-probability (llama.cpp) is unknown: NaN. Bytes that are not text are written as `<0xE2><0x82>`.
+        A null log-probability (llama.cpp) is unknown: NaN. One that is not a number, or that a float32 can't hold,
+        can't be read. An id that is not an int32 is None. Bytes that are not text are written as `<0xE2><0x82>`.
         """
         if isinstance(self.entries, bytes):
             try:
@@ -154,9 +156,17 @@ def _row(entry: dict[str, Any], token_id: Any) -> dict[str, Any]:
     raw = given_bytes(entry)
     return {
         "token": _spelt(raw) if raw and (not token or "\ufffd" in token) and _is_broken(raw) else token,
-        "token_id": count_in(token_id, below=MAX_TOKEN_ID),
-        "logprob": math.nan if logprob is None else float(logprob),
+        "token_id": token_id if type(token_id) is int and 0 <= token_id < MAX_TOKEN_ID else None,
+        "logprob": math.nan if logprob is None else _number(logprob),
     }
+
+
+def _number(value: Any) -> float:
+    if type(value) not in (int, float):  # float() takes truths and texts
+        raise TypeError("not a number")
+    if abs(value) > _MOST:
+        raise OverflowError("not a float32")
+    return float(value)
 
 
 def given_bytes(entry: dict[str, Any]) -> bytes:

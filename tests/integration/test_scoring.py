@@ -124,13 +124,27 @@ def change(reply: dict[str, Any], path: list[Any], value: Any) -> dict[str, Any]
         ("vllm", ["prompt_logprobs", 3], {"4": {"logprob": None}}),
         ("vllm", ["prompt_logprobs", 3], {"4": {"logprob": "x"}}),
         ("vllm", ["prompt_logprobs", 3], {"4": {"logprob": 0.5}}),
+        ("vllm", ["prompt_logprobs", 3], {"4": {"logprob": []}}),
+        ("vllm", ["prompt_logprobs", 3], {"4": {"logprob": False}}),
+        ("vllm", ["prompt_logprobs", 3], {"4": {"logprob": "-0.5"}}),
+        ("vllm", ["prompt_logprobs", 3], {"4": {"logprob": -1e300}}),
         ("vllm", ["prompt_logprobs", 2, "8"], -1),
+        ("vllm", ["prompt_logprobs", 2, "-8"], {"logprob": -0.5}),
+        ("vllm", ["prompt_logprobs", 2, " 8"], {"logprob": -0.5}),
+        ("vllm", ["prompt_logprobs", 2, "1_0"], {"logprob": -0.5}),
+        ("vllm", ["prompt_logprobs", 2, str(2**31)], {"logprob": -0.5}),
+        ("vllm", ["prompt_logprobs", 2, "9" * 30], {"logprob": -0.5}),
         ("sglang", ["input_token_logprobs"], None),
         ("sglang", ["input_token_logprobs", 2], [-1, 5, None]),
         ("sglang", ["input_token_logprobs", 2], [None, 4, None]),
         ("sglang", ["input_token_logprobs", 2], 5),
         ("sglang", ["input_top_logprobs"], [None, []]),
         ("sglang", ["input_top_logprobs", 1], [[-0.5, 2**31, None]]),
+        ("sglang", ["input_top_logprobs", 1], [[-0.5, 8.5, None]]),
+        ("sglang", ["input_top_logprobs", 1], [[-0.5, "8", None]]),
+        ("sglang", ["input_top_logprobs", 1], [[-0.5, True, None]]),
+        ("sglang", ["input_top_logprobs", 1], [[-0.5, [8], None]]),
+        ("sglang", ["input_top_logprobs", 1], [[-0.5, -0.5, 8]]),
         ("sglang", ["input_top_logprobs", 1], "x"),
     ],
 )
@@ -139,6 +153,20 @@ def test_scores_of_other_tokens_are_malformed(api: str, path: list[Any], value: 
     found = read(api, change(VLLM if api == "vllm" else SGLANG, path, value))
     assert isinstance(found, Malformed)
     assert "not those of the tokens that were sent" in found.message
+
+
+def test_more_alternatives_than_requested_are_kept() -> None:
+    """The token that was sent is among them unless it is the least likely, which vLLM adds to them."""
+    items = [
+        None,
+        {"2": {"logprob": -1}},
+        {"3": {"logprob": -0.5}, "8": {"logprob": -1.5}, "9": {"logprob": -2.5}},
+        {"4": {"logprob": -2.5}, "8": {"logprob": -0.5}, "9": {"logprob": -1.5}},
+    ]
+    found = read("vllm", VLLM | {"prompt_logprobs": items}, top=1)
+    assert isinstance(found, Completion)
+    assert isinstance(found.scores, GivenScores)
+    assert (found.scores.top_ids.tolist(), found.scores.ends.tolist()) == ([3, 8, 9, 8, 9], [0, 3, 5])
 
 
 def test_an_aborted_request_is_a_failure() -> None:

@@ -120,5 +120,7 @@ def _call(item: dict[str, Any]) -> dict[str, Any]:
 
 
 def _scores(parts: list[dict[str, Any]], cut_out: bytes | None) -> TokenScores | None:
-    entries = [entry for part in parts if isinstance(part.get("logprobs"), list) for entry in part["logprobs"]]
-    return TokenScores.of(entries, cut_out=cut_out)
+    lists = [part.get("logprobs") for part in parts if part.get("text")]
+    if not all(isinstance(each, list) for each in lists):  # those of a part of the text would pass for those of all
+        return None
+    return TokenScores.of([entry for each in lists for entry in each], cut_out=cut_out)
