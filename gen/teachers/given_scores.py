@@ -14,6 +14,8 @@ from stillhouse.schemas.score import Ids, Scored
 
 _NUMBERS, _INTEGERS = frozenset({int, float}), frozenset({int})
 _MOST = np.finfo(np.float32).max
+_ROUNDING = 0.05
+"""More than servers' own roundings of one log-probability differ."""
 _NOT_INT32 = "an id is not an int32"
 
 
@@ -87,6 +89,14 @@ class GivenScores:
         """The smallest number of alternatives at any position."""
         return int(np.diff(self.ends).min()) if len(self.logprobs) else 0
 
+    def agree_with(self, scored: Scored) -> bool:
+        """True if the tokens that were sent have the same log-probabilities where they are among the most likely: those
+        of other positions would not."""
+        lengths = np.diff(self.ends)
+        is_sent = self.top_ids == np.repeat(scored.completion_ids, lengths)
+        differences = self.top_logprobs[is_sent] - np.repeat(self.logprobs, lengths)[is_sent]
+        return bool((np.abs(differences) <= _ROUNDING).all())
+
     def rows(self) -> None:
         """There are no texts."""
 
@@ -114,4 +124,6 @@ def aligned(outcome: Outcome, scored: Scored) -> Outcome:
     try:
         return outcome._replace(scores=outcome.scores.aligned(scored))
     except Misaligned as error:
-        return Malformed(f"the scores are not those of the tokens that were sent: {error}", 200, outcome.usage)
+        words = f"the scores are not those of the tokens that were sent: {error}"
+        # The same fault counts as the same reply, whose numbers may differ in their last digits.
+        return Malformed(words, 200, outcome.usage, shape=str(error))

@@ -19,6 +19,8 @@ ID_PREFIX = "token_id:"
 """vLLM's prefix of an id in place of a token's text."""
 MAX_TOKEN_ID = 2**31
 """Ids are int32."""
+_HEAD_BYTES = 200
+"""More than the first token's own fields take."""
 _MOST = (2 - 2**-23) * 2.0**127
 """The largest float32."""
 
@@ -106,6 +108,15 @@ class TokenScores:
             return cls(cut_out, ids)
         found = cls(entries, ids if ids is not None and len(ids) == len(entries) else None)
         return None if found.rows() is None else found
+
+    @property
+    def has_ids(self) -> bool:
+        """True if the first token seems to have an id, which need not be valid."""
+        if self.token_ids:
+            return True
+        if not isinstance(self.entries, bytes):
+            return _row(self.entries[0], None)["token_id"] is not None
+        return any(each in self.entries[:_HEAD_BYTES] for each in (ID_PREFIX.encode(), b'"id"'))
 
     def parts(self) -> "Iterator[TokenScores]":
         """The same with the entries as objects, some at a time: the objects of one part should be gone before the next.

@@ -19,6 +19,7 @@ from stillhouse.gen.simulator.server import serve
 from stillhouse.gen.teachers.given_scores import GivenScores, aligned
 from stillhouse.gen.teachers.interpreter import Interpreter
 from stillhouse.gen.teachers.outcome import Malformed, ServerError
+from stillhouse.gen.teachers.retry import GiveUp, Tries, decide, note
 from stillhouse.gen.teachers.transport import Reply
 from stillhouse.gen.views.verify import verify
 from stillhouse.schemas.ask import Ask
@@ -146,6 +147,8 @@ def change(reply: dict[str, Any], path: list[Any], value: Any) -> dict[str, Any]
         ("sglang", ["input_top_logprobs", 1], [[-0.5, [8], None]]),
         ("sglang", ["input_top_logprobs", 1], [[-0.5, -0.5, 8]]),
         ("sglang", ["input_top_logprobs", 1], "x"),
+        ("sglang", ["input_top_logprobs", 1], None),
+        ("sglang", ["input_top_logprobs", 2], [[-0.5, 4, None]]),
     ],
 )
 def test_scores_of_other_tokens_are_malformed(api: str, path: list[Any], value: Any) -> None:
@@ -167,6 +170,17 @@ def test_more_alternatives_than_requested_are_kept() -> None:
     assert isinstance(found, Completion)
     assert isinstance(found.scores, GivenScores)
     assert (found.scores.top_ids.tolist(), found.scores.ends.tolist()) == ([3, 8, 9, 8, 9], [0, 3, 5])
+
+
+@pytest.mark.parametrize(("api", "reply"), [("vllm", VLLM), ("sglang", SGLANG)])
+def test_the_same_fault_is_not_asked_for_a_third_time(api: str, reply: dict[str, Any]) -> None:
+    """Each such reply may be paid for; other last digits don't make it another."""
+    name = "prompt_logprobs" if api == "vllm" else "input_token_logprobs"
+    tries = Tries()
+    for usage in (4, 5):
+        bad = change(reply, [name], reply[name][:-1]) | {"usage": usage}
+        note(outcome := read(api, bad), tries)
+    assert isinstance(decide(outcome, tries, max_attempts=9), GiveUp)
 
 
 def test_an_aborted_request_is_a_failure() -> None:

@@ -190,11 +190,11 @@ def _scores(candidate: dict[str, Any], taken: TakenOut | None) -> TokenScores | 
     if taken is not None:
         result = taken.put_back(result, _SCORE_NAMES)
         return None if result is None else _long_scores(result.get("chosenCandidates"), result.get("topCandidates"))
-    chosen = result.get("chosenCandidates") if isinstance(result, dict) else None
-    if not chosen or not isinstance(chosen, list):
+    if not isinstance(result, dict):
         return None
+    chosen, tops = (result.get(name) or [] for name in _SCORE_NAMES)
     try:
-        return TokenScores.of(_entries(zip(chosen, result.get("topCandidates") or [{}] * len(chosen), strict=True)))
+        return TokenScores.of(_entries(zip(chosen, tops or [{}] * len(chosen), strict=True)))
     except UNKNOWN_SHAPE:
         return None
 

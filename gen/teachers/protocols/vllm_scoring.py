@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import orjson
 
+from stillhouse.gen.counted import counted
 from stillhouse.gen.teachers.given_scores import GivenScores, Misaligned, ScoresReply, Values
 from stillhouse.gen.teachers.keys import Credentials
 from stillhouse.gen.teachers.long_lists import LongList, TakenOut, in_parts, list_pattern
@@ -98,8 +99,8 @@ class _Reply(ScoresReply):
         unless others are less likely: then the server sends more than requested."""
         items, sent = self._items, len(scored)
         if not isinstance(items, (list, LongList)) or len(items) != sent:
-            found = f"{len(items):,} items" if isinstance(items, (list, LongList)) else "none"
-            raise Misaligned(f"expected prompt_logprobs of {sent:,} items, got {found}")
+            found = counted(len(items), "item") if isinstance(items, (list, LongList)) else "none"
+            raise Misaligned(f"expected prompt_logprobs of {counted(sent, 'item')}, got {found}")
         if isinstance(self._ids, list) and self._ids != [*scored.prompt_ids.tolist(), *scored.completion_ids.tolist()]:
             raise Misaligned("prompt_token_ids differ from the ids that were sent")
         tokens = iter(scored.completion_ids.tolist())
