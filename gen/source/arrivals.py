@@ -39,6 +39,8 @@ class Arrivals:
         self._still: list[SourceFile] = []
         """Complete files, in the source's order."""
         self._taken: set[SourceFile] = set()
+        self._last: set[SourceFile] = set()
+        """Those that were taken last."""
         self._has_new = False
 
     @property
@@ -77,5 +79,18 @@ class Arrivals:
         if not self._has_new:
             return []
         self._has_new = False
-        self._taken.update(self._still)
+        self._last = {*self._still} - self._taken
+        self._taken |= self._last
         return self._still
+
+    def take_back(self) -> bool:
+        """For when those taken last could not be read: list again, and True if any of them is gone or has changed. Then
+        they count as new.
+
+        Raises:
+            SourceError, StoreAway, StoreRefused: see `survey`.
+        """
+        self._next_at = self._clock.monotonic()
+        self._taken -= self._last
+        self.look()
+        return not self._last <= self._since.keys()

@@ -7,12 +7,16 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from stillhouse.gen.teachers.json_text import dumped
 from stillhouse.gen.teachers.outcome import Malformed, Outcome
 from stillhouse.schemas.completion import Completion
 from stillhouse.schemas.score import Ids, Scored
 
-FLOOR = -9999.0
-"""Stands for minus infinity, which JSON can't represent."""
+_NUMBERS, _INTEGERS = frozenset({int, float}), frozenset({int})
+_MOST = np.finfo(np.float32).max
+_ROUNDING = 0.05
+"""More than servers' own roundings of one log-probability differ."""
+_NOT_INT32 = "an id is not an int32"
 
 
 class Misaligned(ValueError):
@@ -32,13 +36,23 @@ class Values(NamedTuple):
 
 def _packed(values: Values) -> tuple[npt.NDArray[Any], ...]:
     """Raises Misaligned."""
+    # NumPy would make numbers of texts, truths and fractions.
+    for each in (values.logprobs, values.top_logprobs):
+        _check(each, _NUMBERS, "a number as each log-probability")
+    _check(values.top_ids, _INTEGERS, "an integer as each id")
     try:
         return tuple(
             np.array(each, kind)
             for each, kind in zip(values, (np.float64, np.int64, np.float64, np.int32), strict=True)
         )
-    except (TypeError, ValueError, OverflowError) as error:
-        raise Misaligned(f"a score is not a number ({error})") from None
+    except OverflowError:
+        raise Misaligned(_NOT_INT32) from None
+
+
+def _check(values: Sequence[Any], types: frozenset[type], expected: str) -> None:
+    if not {*map(type, values)} <= types:
+        odd = next(value for value in values if type(value) not in types)
+        raise Misaligned(f"expected {expected}, got {dumped(odd)[:80].decode('utf-8', 'replace')}")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,10 +77,10 @@ class GivenScores:
         """
         packed = [_packed(part) for part in parts]
         logprobs, ids, top_logprobs, lengths = (np.concatenate(each) for each in zip(*packed, strict=True))
-        if any(not np.isfinite(values).all() or (values > 1e-3).any() for values in (logprobs, top_logprobs)):
-            raise Misaligned("a score is not a log-probability: it is not finite, or above 0")
+        if any(not ((values >= -_MOST) & (values <= 1e-3)).all() for values in (logprobs, top_logprobs)):
+            raise Misaligned("a score is not a log-probability: it is above 0, or too low for a float32")
         if len(ids) and (ids.min() < 0 or ids.max() >= 2**31):
-            raise Misaligned("an id is not an int32")
+            raise Misaligned(_NOT_INT32)
         ends = np.concatenate([np.zeros(1, np.int32), np.cumsum(lengths, dtype=np.int32)])
         return cls(logprobs.astype(np.float32), ids.astype(np.int32), top_logprobs.astype(np.float32), ends)
 
@@ -74,6 +88,14 @@ class GivenScores:
     def least_top(self) -> int:
         """The smallest number of alternatives at any position."""
         return int(np.diff(self.ends).min()) if len(self.logprobs) else 0
+
+    def agree_with(self, scored: Scored) -> bool:
+        """True if the tokens that were sent have the same log-probabilities where they are among the most likely: those
+        of other positions would not."""
+        lengths = np.diff(self.ends)
+        is_sent = self.top_ids == np.repeat(scored.completion_ids, lengths)
+        differences = self.top_logprobs[is_sent] - np.repeat(self.logprobs, lengths)[is_sent]
+        return bool((np.abs(differences) <= _ROUNDING).all())
 
     def rows(self) -> None:
         """There are no texts."""
@@ -102,4 +124,6 @@ def aligned(outcome: Outcome, scored: Scored) -> Outcome:
     try:
         return outcome._replace(scores=outcome.scores.aligned(scored))
     except Misaligned as error:
-        return Malformed(f"the scores are not those of the tokens that were sent: {error}", 200, outcome.usage)
+        words = f"the scores are not those of the tokens that were sent: {error}"
+        # The same fault counts as the same reply, whose numbers may differ in their last digits.
+        return Malformed(words, 200, outcome.usage, shape=str(error))

@@ -14,12 +14,15 @@ from typing import Any, NamedTuple
 from stillhouse.gen.teachers.in_pieces import holds, is_utf8, search
 from stillhouse.gen.teachers.json_text import dumped
 from stillhouse.gen.teachers.long_lists import CUT, CUT_LIST, list_in, take_out
-from stillhouse.gen.teachers.protocols.counts import count_in
 
 ID_PREFIX = "token_id:"
 """vLLM's prefix of an id in place of a token's text."""
 MAX_TOKEN_ID = 2**31
 """Ids are int32."""
+_HEAD_BYTES = 200
+"""More than the first token's own fields take."""
+_MOST = (2 - 2**-23) * 2.0**127
+"""The largest float32."""
 
 _BEGIN = {
     "content": re.compile(rb'"logprobs": ?\{"content": ?(?=\[\{"[^\n]{0,400}?"logprob":)'),
@@ -106,6 +109,15 @@ class TokenScores:
         found = cls(entries, ids if ids is not None and len(ids) == len(entries) else None)
         return None if found.rows() is None else found
 
+    @property
+    def has_ids(self) -> bool:
+        """True if the first token seems to have an id, which need not be valid."""
+        if self.token_ids:
+            return True
+        if not isinstance(self.entries, bytes):
+            return _row(self.entries[0], None)["token_id"] is not None
+        return any(each in self.entries[:_HEAD_BYTES] for each in (ID_PREFIX.encode(), b'"id"'))
+
     def parts(self) -> "Iterator[TokenScores]":
         """The same with the entries as objects, some at a time: the objects of one part should be gone before the next.
 
@@ -126,7 +138,8 @@ class TokenScores:
     def rows(self) -> list[dict[str, Any]] | None:
         """Per token {token, token_id, logprob, top: [{token, token_id, logprob}]}; None if they can't be read.
 
-        A null log-probability (llama.cpp) is unknown: NaN. Bytes that are not text are written as `<0xE2><0x82>`.
+        A null log-probability (llama.cpp) is unknown: NaN. One that is not a number, or that a float32 can't hold,
+        can't be read. An id that is not an int32 is None. Bytes that are not text are written as `<0xE2><0x82>`.
         """
         if isinstance(self.entries, bytes):
             try:
@@ -154,9 +167,17 @@ def _row(entry: dict[str, Any], token_id: Any) -> dict[str, Any]:
     raw = given_bytes(entry)
     return {
         "token": _spelt(raw) if raw and (not token or "\ufffd" in token) and _is_broken(raw) else token,
-        "token_id": count_in(token_id, below=MAX_TOKEN_ID),
-        "logprob": math.nan if logprob is None else float(logprob),
+        "token_id": token_id if type(token_id) is int and 0 <= token_id < MAX_TOKEN_ID else None,
+        "logprob": math.nan if logprob is None else _number(logprob),
     }
+
+
+def _number(value: Any) -> float:
+    if type(value) not in (int, float):  # float() takes truths and texts
+        raise TypeError("not a number")
+    if abs(value) > _MOST:
+        raise OverflowError("not a float32")
+    return float(value)
 
 
 def given_bytes(entry: dict[str, Any]) -> bytes:

@@ -264,6 +264,7 @@ class Sealer:
         return side
 
     def _meta(self, side: dict[str, SideFile]) -> ShardMeta:
+        data, labels = self._sheet("data"), self._form.labels
         return ShardMeta(
             schema_version=self._open.chunk.columns.version,
             stillhouse=__version__,
@@ -281,7 +282,7 @@ class Sealer:
             answered_as={teacher: sorted(models) for teacher, models in self._counts.models.items() if models},
             asked_online=tuple(self._asked_online),
             side=side,
-            counts=self._counts.total(records=self._sheet("data").rows),
+            counts=self._counts.total(records=data.rows, no_logprobs=data.nulls_in(labels) if labels else 0),
         )
 
 

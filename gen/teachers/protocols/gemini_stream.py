@@ -62,7 +62,7 @@ class _Candidate:
     def __init__(self) -> None:
         self._fields: dict[str, Any] = {}
         self._parts: list[dict[str, Any]] = []
-        self._scores: dict[str, list[dict[str, Any]]] = {}
+        self._scores: dict[str, list[Any]] = {}
 
     @property
     def has_begun(self) -> bool:
@@ -80,7 +80,8 @@ class _Candidate:
         self._parts += parts_of(candidate)
         if isinstance(scores := candidate.get("logprobsResult"), dict):
             for name in _SCORES:
-                self._scores.setdefault(name, []).extend(dicts(scores.get(name)))
+                if isinstance(entries := scores.get(name), list):
+                    self._scores.setdefault(name, []).extend(entries)
 
     def whole(self) -> dict[str, Any]:
         """The candidate as if unstreamed."""
