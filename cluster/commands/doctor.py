@@ -36,15 +36,16 @@ from stillhouse.gen.teachers.server_clock import ahead_s as server_ahead_s
 from stillhouse.gen.teachers.transport import HttpRequest, Lost, NotSent, Reply
 from stillhouse.gen.worker.verdicts import rejected_by_rules
 from stillhouse.schemas import __version__
-from stillhouse.schemas.arrow import SCHEMA_VERSION, columns_of
+from stillhouse.schemas.arrow import columns_of
 from stillhouse.schemas.ask import Ask
 from stillhouse.schemas.completion import Completion
 from stillhouse.schemas.parameters import TeacherParameters
 from stillhouse.schemas.prompt import Prompt
 from stillhouse.schemas.recipe import Recipe
-from stillhouse.schemas.score import Scored
+from stillhouse.schemas.scored import Scored
 from stillhouse.schemas.teacher import Teacher
 from stillhouse.schemas.tool import offered
+from stillhouse.schemas.version import SCHEMA_VERSION
 
 MOST_TOKENS = 16
 """Maximum number of tokens to ask for."""

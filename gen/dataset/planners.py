@@ -13,9 +13,9 @@ from stillhouse.gen.dataset.source_planning import next_plan
 from stillhouse.gen.errors import SourceError, UsageError
 from stillhouse.gen.source.arrivals import Arrivals
 from stillhouse.gen.store.base import Store
-from stillhouse.schemas.arrow import SCHEMA_VERSION
 from stillhouse.schemas.prompt import Prompt
 from stillhouse.schemas.recipe import Recipe
+from stillhouse.schemas.version import SCHEMA_VERSION
 
 
 class SourcePlanner:

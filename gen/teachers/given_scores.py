@@ -10,7 +10,7 @@ import numpy.typing as npt
 from stillhouse.gen.teachers.json_text import dumped
 from stillhouse.gen.teachers.outcome import Malformed, Outcome
 from stillhouse.schemas.completion import Completion
-from stillhouse.schemas.score import Ids, Scored
+from stillhouse.schemas.scored import Ids, Scored
 
 _NUMBERS, _INTEGERS = frozenset({int, float}), frozenset({int})
 _MOST = np.finfo(np.float32).max

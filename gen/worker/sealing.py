@@ -32,10 +32,10 @@ from stillhouse.gen.worker.prompt_choice import PromptChoice
 from stillhouse.gen.worker.seal_counts import SealCounts
 from stillhouse.gen.worker.stored_images import stored_images, with_features
 from stillhouse.schemas import __version__
-from stillhouse.schemas.arrow import META_KEY
 from stillhouse.schemas.completion import Completion
 from stillhouse.schemas.prompt import Prompt
 from stillhouse.schemas.recipe import Recipe
+from stillhouse.schemas.version import META_KEY
 
 NOT_WAITED_FOR = GiveUp(
     "ambiguous", "no answer came before its worker was gone, and enough others to its prompt are accepted", None

@@ -36,7 +36,7 @@ from stillhouse.gen.worker.score_columns import score_columns
 from stillhouse.gen.worker.watchdog import MOST_HELD_S
 from stillhouse.schemas.ask import Ask
 from stillhouse.schemas.completion import Completion
-from stillhouse.schemas.score import Scored
+from stillhouse.schemas.scored import Scored
 from stillhouse.schemas.teacher import Teacher
 
 SIZES_MB, ROUNDS, TICK_S = (3.3, 10.0, 33.0, 60.0), 3, 0.003

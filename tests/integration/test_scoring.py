@@ -24,7 +24,7 @@ from stillhouse.gen.teachers.transport import Reply
 from stillhouse.gen.views.verify import verify
 from stillhouse.schemas.ask import Ask
 from stillhouse.schemas.completion import Completion
-from stillhouse.schemas.score import Scored
+from stillhouse.schemas.scored import Scored
 from stillhouse.schemas.simulator import SimulatorSettings
 from stillhouse.schemas.teacher import Teacher
 

@@ -17,7 +17,7 @@ from ray._private.services import ProcessInfo
 from ray.job_submission import JobSubmissionClient
 
 from stillhouse.cluster import ray_internals
-from stillhouse.cluster.ray_internals import JobClient
+from stillhouse.cluster.jobs.job_client import CLIENT_LOGGERS, JobClient
 
 
 class _Dashboard(BaseHTTPRequestHandler):
@@ -110,7 +110,7 @@ def test_the_head_has_its_own_resource() -> None:
     assert constants.HEAD_NODE_RESOURCE_NAME == ray_internals.HEAD_RESOURCE
 
 
-@pytest.mark.parametrize("name", ray_internals.CLIENT_LOGGERS)
+@pytest.mark.parametrize("name", CLIENT_LOGGERS)
 def test_loggers_of_the_job_client_exist(name: str) -> None:
     """Without it: its warnings appear next to our own messages."""
     assert importlib.util.find_spec(name) is not None

@@ -33,10 +33,11 @@ from stillhouse.gen.teachers.expense import Expense
 from stillhouse.gen.teachers.outcome import Ambiguous, NoConnection
 from stillhouse.gen.teachers.transport import Reply
 from stillhouse.gen.worker.rows import Form
-from stillhouse.schemas.arrow import FAILED, RECORD, REJECTED, SCHEMA_VERSION, columns_of
+from stillhouse.schemas.arrow import FAILED, RECORD, REJECTED, columns_of
 from stillhouse.schemas.columns import MESSAGES_WITH_CALLS, RECORD_COLUMNS, SCORES
 from stillhouse.schemas.identity import wants_scores
 from stillhouse.schemas.record import Record, RejectReason
+from stillhouse.schemas.version import SCHEMA_VERSION
 
 PRICE = {"input": 1.0, "output": 2.0}
 

@@ -24,7 +24,7 @@ from stillhouse.gen.teachers.signals import trouble_of
 from stillhouse.gen.teachers.transport import HttpRequest, Reply
 from stillhouse.schemas.ask import Ask
 from stillhouse.schemas.completion import Completion, Usage
-from stillhouse.schemas.score import Scored
+from stillhouse.schemas.scored import Scored
 from stillhouse.schemas.teacher import Teacher
 
 _NAMES = ("input_token_logprobs", "input_top_logprobs")
