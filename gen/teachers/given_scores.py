@@ -92,10 +92,9 @@ class GivenScores:
     def agree_with(self, scored: Scored) -> bool:
         """True if the tokens that were sent have the same log-probabilities where they are among the most likely: those
         of other positions would not."""
-        lengths = np.diff(self.ends)
-        is_sent = self.top_ids == np.repeat(scored.completion_ids, lengths)
-        differences = self.top_logprobs[is_sent] - np.repeat(self.logprobs, lengths)[is_sent]
-        return bool((np.abs(differences) <= _ROUNDING).all())
+        there = np.flatnonzero(self.top_ids == np.repeat(scored.completion_ids, np.diff(self.ends)))
+        positions = np.searchsorted(self.ends, there, side="right") - 1
+        return bool((np.abs(self.top_logprobs[there] - self.logprobs[positions]) <= _ROUNDING).all())
 
     def rows(self) -> None:
         """There are no texts."""
