@@ -365,7 +365,8 @@ def report(given: Given, output: str) -> None:
 )
 @clean
 def simulator(host: str, port: int, overrides: tuple[str, ...]) -> None:
-    """Serve the built-in teacher: the APIs of OpenAI, Anthropic, Gemini and Bedrock, with limits and faults."""
+    """Serve the built-in teacher: the APIs of OpenAI, Anthropic, Gemini and Bedrock, and scores as vLLM and SGLang
+    return them, with limits and faults."""
     from stillhouse.gen.simulator import run_forever
 
     settings = load_simulator_settings(overrides)
@@ -375,7 +376,7 @@ def simulator(host: str, port: int, overrides: tuple[str, ...]) -> None:
 def _say_where(url: str) -> None:
     """Print the base URLs for recipes; programs may parse the first line."""
     click.echo(f"serving at {url}")
-    click.echo(f"for base_url: {url} with openai-chat; {url.removesuffix('/v1')} with any other api")
+    click.echo(f"for base_url: {url} with openai-chat, vllm or sglang; {url.removesuffix('/v1')} with any other api")
 
 
 @main.command()

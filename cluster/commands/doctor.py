@@ -290,7 +290,7 @@ def _wrong_with(answer: Completion, recipe: Recipe, ask: Ask) -> tuple[str, str]
     """
     prompt = Prompt("doctor", b"", _HELLO, (), scored=_SCORED if ask.score is not None else None)
     if ask.top_logprobs is not None and answer.scores is None:
-        return "it lacks the requested log probabilities", "remove ask.top_logprobs, or use another server"
+        return "it lacks the requested log-probabilities", "remove ask.top_logprobs, or use another server"
     match rejected_by_rules(answer, prompt, calls=columns_of(SCHEMA_VERSION, recipe.identity()).calls):
         case "unknown_finish":
             word = answer.finish_reason_raw or ""

@@ -85,7 +85,7 @@ class ShardCounts(BaseModel):
     late: int = 0
     """Failures whose answers took longer than `timeout_s`."""
     no_logprobs: int = 0
-    """Records without the log probabilities that were requested."""
+    """Records without the log-probabilities that were requested."""
     distillation_refusals: int = 0
     """Answers that refuse because the provider considers the request distillation of its model."""
     checks_usd: float | None = None

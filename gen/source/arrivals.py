@@ -25,7 +25,7 @@ def _listed(source: Source) -> Found:
 
 
 class Arrivals:
-    """Which files of a source are complete, and which of them are new."""
+    """Tracks which of a source's files are complete, and which of those are new."""
 
     def __init__(self, source: Source, *, clock: Clock, listed: Callable[[Source], Found] = _listed) -> None:
         """`listed`: lists the source's files."""
@@ -61,7 +61,7 @@ class Arrivals:
             self._next_at = begun + max(LOOK_S, (ended - begun) / MAX_SHARE)
             self._since = {file: self._since.get(file, ended) for file in found}
             self._taken &= self._since.keys()
-            # Somebody has only opened an empty file.
+            # An empty file may have been opened just now, and be written to later.
             self._still = [file for file, since in self._since.items() if file.size and begun - since >= STILL_S]
             self._has_new = self._are_together(begun)
         return self._has_new
@@ -75,7 +75,7 @@ class Arrivals:
         return not any(now - since < STILL_S and since <= until for file, since in self._since.items() if file.size)
 
     def take(self) -> list[SourceFile]:
-        """The complete files, in the source's order, if any of them is new; afterwards they no longer are."""
+        """The complete files, in the source's order, if any of them is new; after this call, none is."""
         if not self._has_new:
             return []
         self._has_new = False
@@ -84,8 +84,8 @@ class Arrivals:
         return self._still
 
     def take_back(self) -> bool:
-        """For when those taken last could not be read: list again, and True if any of them is gone or has changed. Then
-        they count as new.
+        """List again after files could not be read; True if any of those taken last is gone or has changed. Then the
+        rest of them count as new.
 
         Raises:
             SourceError, StoreAway, StoreRefused: see `survey`.

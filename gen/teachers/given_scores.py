@@ -24,7 +24,7 @@ class Misaligned(ValueError):
 
 
 class Values(NamedTuple):
-    """Values from the wire, of some of the positions; which ones differs from field to field."""
+    """Values from the wire for some positions; each field may cover other positions."""
 
     logprobs: Sequence[Any] = ()
     top_ids: Sequence[Any] = ()
@@ -65,12 +65,12 @@ class GivenScores:
     """The most likely tokens at all positions, one position after the other, in the server's order."""
     top_logprobs: npt.NDArray[np.float32]
     ends: Ids
-    """[T + 1]: where those of each position begin, and the end of the last one."""
+    """[T + 1]: where the alternatives of each position begin, and where the last ones end."""
 
     @classmethod
     def of(cls, parts: Iterable[Values]) -> "GivenScores":
-        """Checks and packs values from the wire. They may come in parts, so that the objects of one are gone before the
-        next comes.
+        """Check and pack values from the wire. They may come in parts, so that one part's objects are freed before the
+        next part is read.
 
         Raises:
             Misaligned: a value is not a number, or not an id.
@@ -92,10 +92,9 @@ class GivenScores:
     def agree_with(self, scored: Scored) -> bool:
         """True if the tokens that were sent have the same log-probabilities where they are among the most likely: those
         of other positions would not."""
-        lengths = np.diff(self.ends)
-        is_sent = self.top_ids == np.repeat(scored.completion_ids, lengths)
-        differences = self.top_logprobs[is_sent] - np.repeat(self.logprobs, lengths)[is_sent]
-        return bool((np.abs(differences) <= _ROUNDING).all())
+        there = np.flatnonzero(self.top_ids == np.repeat(scored.completion_ids, np.diff(self.ends)))
+        positions = np.searchsorted(self.ends, there, side="right") - 1
+        return bool((np.abs(self.top_logprobs[there] - self.logprobs[positions]) <= _ROUNDING).all())
 
     def rows(self) -> None:
         """There are no texts."""
@@ -108,7 +107,7 @@ class ScoresReply:
         """The scores of these tokens.
 
         Raises:
-            Misaligned: the reply is about others, or has another shape.
+            Misaligned: the reply scores other tokens, or has an unexpected shape.
         """
         raise NotImplementedError
 
@@ -117,7 +116,7 @@ class ScoresReply:
 
 
 def aligned(outcome: Outcome, scored: Scored) -> Outcome:
-    """The completion with the scores of what was sent; Malformed if it has others."""
+    """The completion with the scores of the tokens that were sent; Malformed if the reply scores others."""
     if not isinstance(outcome, Completion):
         return outcome
     assert isinstance(outcome.scores, ScoresReply), "an answer came although scores were requested"

@@ -88,8 +88,8 @@ class SealCounts:
         self._by_accepted[before + accepted] += 1
 
     def total(self, *, records: int, no_logprobs: int) -> ShardCounts:
-        """The sum of all counts. `no_logprobs`: records without log-probabilities, requested or not: whether those in a
-        reply can be read is known once they are columns."""
+        """The sum of all counts. `no_logprobs`: records without log-probabilities, requested or not. Those in a reply
+        are parsed when they become columns, so only then is it known if they can be read."""
         kinds = (kind for retried in self._chunk.retried.values() for kind in retried.kinds.values())
         return ShardCounts(
             records=records,

@@ -251,7 +251,7 @@ async def test_a_settled_sample_is_read_and_paid_once(tmp_path: Path) -> None:
     assert summary.finish_words == {"none": 6, "1": 2, "repetition": 2}
     words = summary.as_text()
     assert "unknown finish reasons (1 2, none 6, repetition 2)" in words
-    assert "lack the log probabilities" in words
+    assert "lack the log-probabilities" in words
 
 
 async def test_calls_to_offered_tools_are_in_the_message(tmp_path: Path) -> None:
@@ -523,7 +523,7 @@ async def test_missing_log_probabilities_are_reported_at_the_first_answers(tmp_p
     async with serving(CaseServer()) as server:
         recipe = case_recipe(tmp_path, server.url, bad("76-no-logprobs/null", 5), ask={"top_logprobs": 2})
         await run(recipe, crew=crew)
-    assert any("log probabilities were requested" in note for note in crew[0].counters.notes)
+    assert any("log-probabilities were requested" in note for note in crew[0].counters.notes)
 
 
 async def test_missing_token_ids_are_reported_at_the_first_answers(tmp_path: Path) -> None:

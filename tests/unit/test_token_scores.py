@@ -181,6 +181,17 @@ def test_no_position_of_gemini_s_is_left_out(*, chosen: Any, tops: Any, is_kept:
         assert score_columns([found.scores])["token_ids"].to_pylist() == [[3, 3]]
 
 
+@pytest.mark.parametrize("odd", ["x", 1, {}, [None], [{"token": "b"}]])
+def test_no_piece_of_a_stream_is_left_out(odd: Any) -> None:
+    """Those after it would pass for others; the text is kept."""
+    pieces = [[token("a")], odd, [token("c")]]
+    chunks = [{"choices": [{"index": 0, "delta": {"content": "x"}, "logprobs": {"content": each}}]} for each in pieces]
+    end = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
+    found = completion(b"".join(b"data: %b\n\n" % orjson.dumps(each) for each in [*chunks, end]))
+    assert found.text == "xxx"
+    assert score_columns([found.scores])["token_logprobs"].to_pylist() == [None]
+
+
 def test_labels_of_a_part_of_the_text_are_not_kept() -> None:
     """OpenAI's other API answers in parts."""
     document = response([token("a")])

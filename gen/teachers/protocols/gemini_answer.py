@@ -37,7 +37,7 @@ _FINISHES: dict[str, Finish] = {
 _SCORE_NAMES = ("chosenCandidates", "topCandidates")
 SCORE_LISTS = list_pattern(_SCORE_NAMES)
 _SOME_TOKENS = 500
-"""So many, with 20 alternatives each, are some 600 KB."""
+"""Tokens that are read at once; with 20 alternatives each, they take some 600 KB."""
 
 
 def answer_of(document: Any) -> dict[str, Any] | None:
@@ -200,7 +200,8 @@ def _scores(candidate: dict[str, Any], taken: TakenOut | None) -> TokenScores | 
 
 
 def _long_scores(chosen: Any, tops: Any) -> TokenScores | None:
-    """The same from lists of which one is long; None if they are anything but lists of objects, of the same length."""
+    """The log-probabilities in two lists of which one is long; None unless they are lists of objects, of the same
+    length."""
     if any(not isinstance(each, (list, LongList)) for each in (chosen, tops)) or len(chosen) != len(tops):
         return None
     pairs = zip(
@@ -216,7 +217,7 @@ def _long_scores(chosen: Any, tops: Any) -> TokenScores | None:
 
 
 def _entries(pairs: Iterable[tuple[dict[str, Any], dict[str, Any]]]) -> list[dict[str, Any]]:
-    """Raises one of UNKNOWN_SHAPE, as any position that was left out would shift those after it."""
+    """Raises one of UNKNOWN_SHAPE rather than leave out a position, which would shift those after it."""
     return [{**_entry(token), "top_logprobs": list(map(_entry, top.get("candidates") or ()))} for token, top in pairs]
 
 

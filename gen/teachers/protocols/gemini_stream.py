@@ -80,8 +80,8 @@ class _Candidate:
         self._parts += parts_of(candidate)
         if isinstance(scores := candidate.get("logprobsResult"), dict):
             for name in _SCORES:
-                if isinstance(entries := scores.get(name), list):
-                    self._scores.setdefault(name, []).extend(entries)
+                if (entries := scores.get(name)) is not None:  # anything but a list stays as one odd element
+                    self._scores.setdefault(name, []).extend(entries if isinstance(entries, list) else [entries])
 
     def whole(self) -> dict[str, Any]:
         """The candidate as if unstreamed."""

@@ -95,8 +95,8 @@ class _Reply(ScoresReply):
         self._top = top
 
     def aligned(self, scored: Scored) -> GivenScores:
-        """See `ScoresReply`. If there are more than requested, the token that was sent is not among the most likely,
-        unless others are less likely: then the server sends more than requested."""
+        """See `ScoresReply`. A position with more tokens than requested includes the one that was sent, which then is
+        not an alternative if it is the least likely."""
         items, sent = self._items, len(scored)
         if not isinstance(items, (list, LongList)) or len(items) != sent:
             found = counted(len(items), "item") if isinstance(items, (list, LongList)) else "none"

@@ -123,7 +123,7 @@ class Outcomes:
     def _note_labels(self, scores: Scores | None) -> None:
         """Report once that the requested log-probabilities, or ids, are missing."""
         if scores is None:
-            self._lacks("log probabilities", "top_logprobs", "their column is null")
+            self._lacks("log-probabilities", "top_logprobs", "their column is null")
         elif self._client.interpreter.wants_token_ids and isinstance(scores, TokenScores) and not scores.has_ids:
             self._lacks("token ids", "token_ids", "the columns tokens and top_tokens have the tokens' bytes instead")
 
