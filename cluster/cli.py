@@ -56,7 +56,7 @@ _ELSEWHERE = {
     "submit": "jobs",
 }
 """Modules of the commands that are not in this one."""
-_WITHOUT_PYARROW = ("submit", "logs", "stop", "simulator", "schema")
+_WITHOUT_PYARROW = ("submit", "logs", "simulator", "schema")
 """Commands that start without loading pyarrow."""
 
 

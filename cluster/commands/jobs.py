@@ -115,7 +115,9 @@ def submit(
             job_id = submitted(ship="code")
             ended = following.follow(jobs, job_id, recipe=chosen)
         from stillhouse.cluster.commands.ending import Ending
+        from stillhouse.gen.without_pandas import without_pandas
 
+        without_pandas()  # not before: a submission should not wait for pyarrow
         typed = [recipe, *(word for override in overrides for word in ("-o", override))]
         again = ("submit",) if address == _LOCAL else ("submit", "--address", address)
         finish(ended, Ending(given, typed, again, patience_s=LOOK_PATIENCE_S), as_json=as_json)
