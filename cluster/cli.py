@@ -14,11 +14,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from stillhouse.cluster.commands.ending import Ending
-from stillhouse.cluster.commands.export import export
 from stillhouse.cluster.commands.help import Commands
-from stillhouse.cluster.commands.init import init
-from stillhouse.cluster.commands.jobs import doctor, logs, note_job, stop, submit
 from stillhouse.cluster.commands.options import (
     FOLLOW_HELP,
     Given,
@@ -37,33 +33,49 @@ from stillhouse.cluster.commands.options import (
     with_keep_going,
 )
 from stillhouse.cluster.commands.output import output_path, written
-from stillhouse.cluster.progress import job_lines
-from stillhouse.cluster.progress.display import Display, Lines, Quiet, Screen
-from stillhouse.cluster.progress.job_lines import JobLines
 from stillhouse.cluster.run_options import RunOptions
-from stillhouse.gen.dataset.reader import DatasetReader
 from stillhouse.gen.errors import StillhouseError, UsageError
-from stillhouse.gen.views.summary import Summary, summary_of
-from stillhouse.gen.without_pandas import without_pandas
 from stillhouse.schemas import __version__
 from stillhouse.schemas.failure import RETRYABLE, FailureKind
 from stillhouse.schemas.recipe import Recipe
 from stillhouse.schemas.recipe_file import load_simulator_settings, recipe_json_schema
 
+# Every command waits for this module, so what only some need is imported by them.
 if TYPE_CHECKING:
+    from stillhouse.cluster.commands.ending import Ending
     from stillhouse.cluster.driver import Driver
+    from stillhouse.cluster.progress.display import Display
+    from stillhouse.gen.views.summary import Summary
+
+_ELSEWHERE = {
+    "doctor": "jobs",
+    "export": "export",
+    "init": "init",
+    "logs": "jobs",
+    "stop": "jobs",
+    "submit": "jobs",
+}
+"""Modules of the commands that are not in this one."""
+_WITHOUT_PYARROW = ("submit", "logs", "simulator", "schema")
+"""Commands that start without loading pyarrow."""
 
 
 @click.group(
     cls=Commands,
+    modules=_ELSEWHERE,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     epilog="To try everything on this machine, run `stillhouse run quickstart`; to start from your own prompts, "
     "`stillhouse init PROMPTS`. For more help, run `stillhouse COMMAND --help`.",
 )
 @click.version_option(__version__, prog_name="stillhouse")
-def main() -> None:
+@click.pass_context
+def main(context: click.Context) -> None:
     """Ask a teacher model a dataset's worth of prompts, without losing an answer or paying for one twice."""
-    without_pandas()
+    if context.invoked_subcommand not in _WITHOUT_PYARROW:
+        from stillhouse.gen.without_pandas import without_pandas
+
+        without_pandas()
+    gc.set_threshold(10_000)  # what is imported is no garbage: Python's 700 costs a tenth of the start's CPU
     atexit.register(gc.freeze)  # the search for garbage at exit takes 0.3 s of CPU: seconds on a busy machine
     logging.getLogger("httpx").setLevel(logging.WARNING)
     if sys.stderr is None:  # the output was closed, but the work is done
@@ -99,6 +111,8 @@ def run(
     quiet: bool,
 ) -> None:
     """Run RECIPE (a file, or `quickstart`). Run the same command again to resume where it stopped."""
+    from stillhouse.cluster.commands.ending import Ending
+
     check_modes(finish=only_finish, limit=limit, follow="--follow" if follow else None)
     overrides = with_keep_going(overrides, keep_going=keep_going)
     chosen = read(recipe, overrides)
@@ -108,7 +122,7 @@ def run(
     _drive(chosen, options, ending, as_json=as_json, quiet=quiet)
 
 
-def _drive(recipe: Recipe, options: RunOptions, ending: Ending | None, *, as_json: bool, quiet: bool) -> None:
+def _drive(recipe: Recipe, options: RunOptions, ending: "Ending | None", *, as_json: bool, quiet: bool) -> None:
     """Run to the end; print the dataset's totals and the next commands."""
     summary = _ran(recipe, options, ending, as_json=as_json, quiet=quiet)
     _print_summary(summary, as_json=as_json)
@@ -118,7 +132,7 @@ def _drive(recipe: Recipe, options: RunOptions, ending: Ending | None, *, as_jso
         click.echo(ending.done(summary))
 
 
-def _ran(recipe: Recipe, options: RunOptions, ending: Ending | None, *, as_json: bool, quiet: bool) -> Summary:
+def _ran(recipe: Recipe, options: RunOptions, ending: "Ending | None", *, as_json: bool, quiet: bool) -> "Summary":
     """Run to the end; with `as_json`, also print a failure as the last line of stdout."""
     from stillhouse.cluster.driver import Driver
 
@@ -136,16 +150,23 @@ def _ran(recipe: Recipe, options: RunOptions, ending: Ending | None, *, as_json:
             stack.close()
 
 
-def _display(recipe: Recipe, stack: ExitStack, *, quiet: bool) -> Display:
+def _display(recipe: Recipe, stack: ExitStack, *, quiet: bool) -> "Display":
+    from stillhouse.cluster.progress import job_lines
+    from stillhouse.cluster.progress.display import Lines, Quiet
+
     if quiet:
         return Quiet()
     if sys.stderr.isatty():
+        from stillhouse.cluster.progress.screen import Screen
+
         return stack.enter_context(Screen(recipe))
-    return JobLines(recipe) if os.environ.get(job_lines.VARIABLE) else Lines(recipe)
+    return job_lines.JobLines(recipe) if os.environ.get(job_lines.VARIABLE) else Lines(recipe)
 
 
 def _print_failure(driver: "Driver", error: StillhouseError) -> None:
     """Print the last line with what is known, although the run failed."""
+    from stillhouse.gen.views.summary import Summary
+
     try:
         summary = driver.summary(state=error.state)
     except StillhouseError:  # there is no dataset yet, or the dataset is what is wrong
@@ -153,7 +174,7 @@ def _print_failure(driver: "Driver", error: StillhouseError) -> None:
     click.echo(summary.model_copy(update={"why": str(error)}).as_line())
 
 
-def _print_summary(summary: Summary, *, as_json: bool) -> None:
+def _print_summary(summary: "Summary", *, as_json: bool) -> None:
     if as_json:
         click.echo(summary.as_line())
     else:
@@ -170,12 +191,17 @@ def _print_summary(summary: Summary, *, as_json: bool) -> None:
 @clean
 def status(given: Given, as_json: bool, address: str | None) -> None:
     """Show the progress of DATASET, read from storage alone; with --address, also show the job that works on it."""
+    from stillhouse.gen.dataset.reader import DatasetReader
+    from stillhouse.gen.views.summary import summary_of
+
     store = given.open()
     stored = DatasetReader(store)
     summary = summary_of(stored)
     if summary.state != "done" and stored.is_running:
         summary = summary.model_copy(update={"state": "running"})
     if address is not None:
+        from stillhouse.cluster.commands.jobs import note_job
+
         note_job(store.url, address)
     _print_summary(summary, as_json=as_json)
 
@@ -196,6 +222,9 @@ def status(given: Given, as_json: bool, address: str | None) -> None:
 @clean
 def retry(given: Given, kinds: tuple[FailureKind, ...], as_json: bool, address: str | None, quiet: bool) -> None:
     """Ask again for the Failures of DATASET (except bad rows), with its last recipe or with RECIPE."""
+    from stillhouse.cluster.commands.ending import Ending
+    from stillhouse.gen.dataset.reader import DatasetReader
+
     recipe = given.recipe()
     if recipe is None:
         recipe = DatasetReader(given.open_path()).last_run(overrides=given.overrides)
@@ -266,6 +295,7 @@ def plan(
 @clean
 def check(recipe: str, given: Given, as_json: bool, sample: int) -> None:
     """Run the checks of RECIPE on answers in DATASET. Sends requests only to judges, and writes nothing."""
+    from stillhouse.gen.dataset.reader import DatasetReader
     from stillhouse.gen.views.checked import check as judge
     from stillhouse.gen.views.checked import render
 
@@ -335,7 +365,8 @@ def report(given: Given, output: str) -> None:
 )
 @clean
 def simulator(host: str, port: int, overrides: tuple[str, ...]) -> None:
-    """Serve the built-in teacher: the APIs of OpenAI, Anthropic, Gemini and Bedrock, with limits and faults."""
+    """Serve the built-in teacher: the APIs of OpenAI, Anthropic, Gemini and Bedrock, and scores as vLLM and SGLang
+    return them, with limits and faults."""
     from stillhouse.gen.simulator import run_forever
 
     settings = load_simulator_settings(overrides)
@@ -345,7 +376,7 @@ def simulator(host: str, port: int, overrides: tuple[str, ...]) -> None:
 def _say_where(url: str) -> None:
     """Print the base URLs for recipes; programs may parse the first line."""
     click.echo(f"serving at {url}")
-    click.echo(f"for base_url: {url} with openai-chat; {url.removesuffix('/v1')} with any other api")
+    click.echo(f"for base_url: {url} with openai-chat, vllm or sglang; {url.removesuffix('/v1')} with any other api")
 
 
 @main.command()
@@ -354,9 +385,6 @@ def schema() -> None:
     """Print the recipe's JSON Schema, for editors."""
     click.echo(json.dumps(recipe_json_schema(), indent=2, ensure_ascii=False))
 
-
-for _command in (init, export, submit, stop, logs, doctor):
-    main.add_command(_command)
 
 if __name__ == "__main__":
     main()

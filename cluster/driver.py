@@ -22,6 +22,7 @@ from stillhouse.cluster.watch import Watch
 from stillhouse.gen import simulator
 from stillhouse.gen.checks.preflight import check_references
 from stillhouse.gen.clock import SYSTEM
+from stillhouse.gen.cpus import usable_cpus
 from stillhouse.gen.dataset.batch_rules import check_batches, check_none_open, check_still_batched
 from stillhouse.gen.dataset.binding import bind, read_binding
 from stillhouse.gen.dataset.budget_file import begin_budget
@@ -261,21 +262,21 @@ class Driver:
             simulated = any(teacher.api == "simulator" for teacher in recipe.teachers)
             node = this_node() if simulated else None
 
-            workers = _workers(recipe, cpus=cpus())
+            available = usable_cpus() if self._address is None else cpus()  # a Ray started here claims at least four
             yield Crew(
                 recipe,
                 opened=planning.opened,
                 known=planning.known,
-                workers=workers,
+                workers=worker_count(recipe, cpus=available),
                 node=node,
                 finish=self._options.finish,
                 follow=self._arrivals is not None,
             )
 
 
-def _workers(recipe: Recipe, *, cpus: int) -> int:
-    """Number of workers: the recipe's, or enough for the requests in flight, leaving one CPU free for everything
-    else."""
+def worker_count(recipe: Recipe, *, cpus: int) -> int:
+    """Number of workers: the recipe's, or enough for the requests in flight, leaving one of these CPUs free for
+    everything else."""
     if recipe.run.workers != "auto":
         return recipe.run.workers
     declared = [teacher.limits.in_flight for teacher in recipe.teachers]

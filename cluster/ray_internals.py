@@ -1,4 +1,5 @@
-"""All uses of Ray's private interface, and nothing else: seen in Ray 2.54 to 2.60.
+"""All uses of Ray's private interface, and nothing else: seen in Ray 2.54 to 2.60. Those of its job client are in
+`jobs/job_client.py`.
 
 For each, tests/unit/test_ray_internals.py says what breaks if a later Ray lacks it.
 """
@@ -9,7 +10,6 @@ from typing import Any
 
 import ray
 from ray._private.services import canonicalize_bootstrap_address
-from ray.job_submission import JobSubmissionClient
 
 HEAD_RESOURCE = "node:__internal_head__"
 """A resource that only the head has."""
@@ -24,42 +24,6 @@ lower priority."""
 
 UNNEEDED_PROCESSES = ("start_monitor", "start_log_monitor", "start_api_server")
 """Methods of `Node` that start its autoscaler, its log monitor and its dashboard's web server."""
-
-CLIENT_LOGGERS = (
-    "ray.dashboard.modules.job.sdk",
-    "ray.dashboard.modules.dashboard_sdk",
-    "ray._private.runtime_env.packaging",
-    "ray._private.authentication.http_token_authentication",
-)
-"""Loggers that warn about a job client's troubles, which our own messages report."""
-
-
-class JobClient(JobSubmissionClient):
-    """Ray's client of the Jobs API, with its one request method open to subclasses.
-
-    Ray's own client waits for ever for a host that does not answer, never retries, and follows redirects.
-    """
-
-    @property
-    def server_version(self) -> str:
-        """The version of Ray that the cluster runs."""
-        return str(self._server_ray_version)
-
-    def send(self, method: str, endpoint: str, **options: Any) -> Any:
-        """Send any of the client's requests; for subclasses, which call `exchange`."""
-        return self.exchange(method, endpoint, headers=self._headers, **options)
-
-    def exchange(self, method: str, endpoint: str, *, headers: dict[str, str], **options: Any) -> Any:
-        """Send one request with only these headers; `options` are those of `requests.request`.
-
-        Raises:
-            ray.exceptions.AuthenticationError: the cluster rejects the token, or requires one.
-        """
-        self._headers = headers  # without a token that Ray found by itself
-        return super()._do_request(method, endpoint, **options)
-
-    def _do_request(self, method: str, endpoint: str, **options: Any) -> Any:
-        return self.send(method, endpoint, **options)
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """The Arrow schemas of the stored files: data/, rejected/, failed/, raw/ and the index.
 
-`SCHEMA_VERSION` grows with every change a reader could notice; a dataset written by a newer version is refused. A
-dataset keeps the columns of the schema version it was created with; columns that its recipe does not use are absent.
+A dataset written by a newer version (`version.py`) is refused. A dataset keeps the columns of the schema version it was
+created with; columns that its recipe does not use are absent.
 """
 
 from collections.abc import Mapping, Sequence, Set
@@ -35,11 +35,6 @@ from stillhouse.schemas.identity import (
     scores,
     wants_scores,
 )
-
-SCHEMA_VERSION = 4
-
-META_KEY = "stillhouse"
-"""The key of our metadata in a stored file's footer."""
 
 
 def _column(name: str, kind: pa.DataType, *, null: bool = False) -> pa.Field:

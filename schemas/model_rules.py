@@ -17,11 +17,11 @@ from stillhouse.schemas.schema_dialects import SCHEMA_DIALECTS, CantSend, is_obj
 
 _ABSENT: Mapping[str, Mapping[str, str]] = {
     "anthropic": {
-        "top_logprobs": "Anthropic's API gives no log probabilities",
+        "top_logprobs": "Anthropic's API gives no log-probabilities",
         "seed": "Anthropic's API takes no seed",
     },
     "bedrock": {
-        "top_logprobs": "Bedrock's Converse API gives no log probabilities",
+        "top_logprobs": "Bedrock's Converse API gives no log-probabilities",
         "seed": "Bedrock's Converse API takes no seed",
     },
     "openai-responses": {
@@ -68,7 +68,7 @@ def refusals(
         if name in absent:
             yield name, f"{absent[name]}: {_without(name)}"
     if "token_ids" in asked and "top_logprobs" not in {**asked, **extra}:
-        yield "token_ids", "ids come with log probabilities: add `top_logprobs` to `ask`, or leave `token_ids` out"
+        yield "token_ids", "ids come with log-probabilities: add `top_logprobs` to `ask`, or leave `token_ids` out"
     if api in ("anthropic", "bedrock"):
         yield from _claude_refusals(api, model, asked, extra)
     elif api.startswith("openai") and any(host.endswith("openai.com") for host in hosts):
@@ -79,7 +79,7 @@ def refusals(
                     f"{model} {why}. This was true in {OPENAI_SEEN_ON:%B %Y}; parameters in `extra` are sent unchanged",
                 )
     elif "top_logprobs" in asked and _is_new_gemini(model, hosts):
-        yield "top_logprobs", f"Gemini gives no log probabilities from version 3 on: {_without('top_logprobs')}"
+        yield "top_logprobs", f"Gemini gives no log-probabilities from version 3 on: {_without('top_logprobs')}"
 
 
 def _claude_refusals(

@@ -14,7 +14,7 @@ class OpenAIModel(NamedTuple):
     """One family."""
 
     reasons: Literal["always", "by default", "when asked", "never"]
-    """When it reasons. While it does, it accepts neither temperature nor top_p and gives no log probabilities."""
+    """When it reasons. While it does, it accepts neither temperature nor top_p and gives no log-probabilities."""
     tools_on_chat: bool = True
     """True if it calls tools over chat completions while it reasons."""
     stops: bool = True

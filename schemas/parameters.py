@@ -22,7 +22,7 @@ class Parameters(Strict):
     reasoning_effort: str | None = None
     """How hard a reasoning model thinks, in the API's own terms, such as low, medium or high."""
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
-    """Request log probabilities, with this many alternatives per token."""
+    """Request log-probabilities, with this many alternatives per token."""
     token_ids: Annotated[bool, AfterValidator(lambda wanted: wanted or None)] | None = None
     """With `top_logprobs`: request the tokens' ids from a server that can give them (vLLM; others may give them
     unasked)."""

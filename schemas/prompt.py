@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, get_args
 
 from stillhouse.schemas.image import Image
-from stillhouse.schemas.score import Scored
+from stillhouse.schemas.scored import Scored
 from stillhouse.schemas.tool import Tool
 from stillhouse.schemas.tool_call import Message, ToolMessage
 

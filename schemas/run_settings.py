@@ -11,7 +11,8 @@ class RunSettings(Strict):
     """How a run works; none of it is part of the dataset."""
 
     workers: Annotated[int, Field(ge=1, le=10_000)] | Literal["auto"] = "auto"
-    """Number of TeacherWorkers; `auto` starts one per 512 requests in flight, and leaves one CPU free."""
+    """Number of TeacherWorkers; `auto` starts one per 512 requests in flight, and leaves one of the
+    CPUs free: the cluster's, or those that this process may use if Ray is started for the run."""
     ship_every_s: Annotated[float, Field(gt=0, le=60)] = 2.0
     """Seconds between copies of a journal to the store; at most this many seconds of answers are lost with a node's
     disk."""

@@ -28,8 +28,8 @@ from stillhouse.gen.teachers.interpreter import Interpreter
 from stillhouse.gen.teachers.transport import Reply
 from stillhouse.gen.worker.open_chunk import OpenChunk
 from stillhouse.gen.worker.sealing import Sealer
-from stillhouse.schemas.arrow import META_KEY
 from stillhouse.schemas.recipe import Recipe
+from stillhouse.schemas.version import META_KEY
 
 FIRST = ChunkId(0, 0)
 

@@ -3,12 +3,14 @@
 Jobs that run different versions of this program may share a limiter, and neither could unpickle the other's classes.
 """
 
-from typing import Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
 from stillhouse.gen.errors import Paused
-from stillhouse.schemas.recipe import Recipe
+
+if TYPE_CHECKING:
+    from stillhouse.schemas.recipe import Recipe
 
 VERSION = 6
 """Incremented with every change to the data. Version 1 sent classes."""
@@ -50,7 +52,7 @@ def unpack_any(sent: Plain, *kinds: type[Any]) -> Any:
         ) from None
 
 
-def pack_recipe(recipe: Recipe) -> Plain:
+def pack_recipe(recipe: "Recipe") -> Plain:
     """Pack a recipe, with the addresses that the driver assigned to simulators."""
     endpoints = {teacher.name: teacher.endpoints for teacher in recipe.teachers if teacher.api == "simulator"}
     bare = [
@@ -61,8 +63,10 @@ def pack_recipe(recipe: Recipe) -> Plain:
     return {"version": VERSION, "recipe": text, "endpoints": endpoints}
 
 
-def unpack_recipe(sent: Plain) -> Recipe:
+def unpack_recipe(sent: Plain) -> "Recipe":
     """Unpack a recipe packed by `pack_recipe`."""
+    from stillhouse.schemas.recipe import Recipe  # which a limiter does not need
+
     recipe = Recipe.model_validate_json(sent["recipe"])
     given = sent["endpoints"]
     teachers = [

@@ -1,6 +1,7 @@
 """The PromptQueue as an actor: it receives plain data, and after a restart it collects reports before it leases."""
 
 import asyncio
+import gc
 from collections.abc import Mapping, Sequence
 
 import ray
@@ -8,7 +9,6 @@ import ray
 from stillhouse.cluster.actors.events import event, trouble
 from stillhouse.cluster.actors.places import place
 from stillhouse.cluster.actors.plain import Plain, pack, unpack, unpack_recipe
-from stillhouse.cluster.actors.prompt_queue import PromptQueue
 from stillhouse.cluster.actors.startup import described
 from stillhouse.gen.coordination.counters import Counters
 from stillhouse.gen.coordination.leases import TERM_S
@@ -16,7 +16,6 @@ from stillhouse.gen.dataset.layout import ChunkId
 from stillhouse.gen.dataset.parked_chunks import Parked
 from stillhouse.gen.dataset.shard_meta import ShardCounts
 from stillhouse.gen.large_blocks import return_large_blocks
-from stillhouse.gen.without_pandas import without_pandas
 
 
 class PromptQueueActor:
@@ -25,6 +24,11 @@ class PromptQueueActor:
     def __init__(
         self, recipe: Plain, opened: Sequence[int], known: int, workers: int, *, finish: bool, follow: bool
     ) -> None:
+        gc.set_threshold(10_000)  # what is imported is no garbage: Python's 700 costs a tenth of the start's CPU
+        # The driver and the workers import this module too, and need neither.
+        from stillhouse.cluster.actors.prompt_queue import PromptQueue
+        from stillhouse.gen.without_pandas import without_pandas
+
         without_pandas()
         return_large_blocks()
         again = ray.get_runtime_context().was_current_actor_reconstructed

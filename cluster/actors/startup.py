@@ -21,6 +21,8 @@ MAX_REASON = 300
 """Maximum number of characters shown of a reason."""
 _NOT_LOADED = ("failed to import on the worker", "input arguments for this task could not be computed")
 """Ray's messages (2.54 to 2.60) for a class, and for arguments, that could not be loaded."""
+_NOT_IMPORTED = ("ImportError", "ModuleNotFoundError")
+"""Errors of an `__init__` that imports what the actor needs."""
 _RAISED = re.compile(r"^[A-Za-z_][\w.]*: .*$", re.MULTILINE)
 """The line of a traceback that names the exception; its message may continue on the next lines."""
 _ACTOR = re.compile(r"(\w+)\.__init__\(\)")
@@ -61,13 +63,13 @@ def check_started(error: RayError) -> None:
     found = _ACTOR.search(text)
     actor = found[1] if found else "an actor"
     reason = inert((_RAISED.findall(text) or ["?"])[-1])[:MAX_REASON]
-    if any(phrase in text for phrase in _NOT_LOADED):
+    kind, _, words = reason.partition(": ")
+    if any(phrase in text for phrase in _NOT_LOADED) or kind in _NOT_IMPORTED:
         raise StillhouseError(
             f"{actor} can't be loaded on the cluster ({reason}); expected Stillhouse {__version__} and its "
             "dependencies on every node: ship it (`stillhouse submit --ship code` or `all`), or update the nodes' "
             "image"
         )
-    kind, _, words = reason.partition(": ")
     known = getattr(errors, kind.rpartition(".")[2], None)
     if isinstance(known, type) and issubclass(known, StillhouseError):
         raise known(words)

@@ -4,13 +4,12 @@ import gc
 import logging
 import os
 import secrets
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 import ray
 
 from stillhouse.cluster.actors.events import event
-from stillhouse.cluster.actors.handles import LedgerHandle, QueueHandle
-from stillhouse.cluster.actors.logged_queue import LoggedQueue
 from stillhouse.cluster.actors.plain import Plain, unpack_recipe
 from stillhouse.cluster.actors.startup import described
 from stillhouse.gen.clock import SYSTEM
@@ -18,19 +17,29 @@ from stillhouse.gen.coordination.messages import End
 from stillhouse.gen.dataset.layout import open_dataset
 from stillhouse.gen.errors import StillhouseError, cause_of
 from stillhouse.gen.large_blocks import return_large_blocks
-from stillhouse.gen.teachers.http import HttpTransport
-from stillhouse.gen.without_pandas import without_pandas
-from stillhouse.gen.worker.watchdog import Watchdog
-from stillhouse.gen.worker.worker import Worker
 
+# The driver imports this module too, and should not wait for what only a worker needs.
+if TYPE_CHECKING:
+    from stillhouse.gen.worker.worker import Worker
+
+_NEEDED = ("stillhouse.gen.teachers.http", "stillhouse.gen.worker.worker")
+"""Imported as soon as the actor starts, so that a dependency that a node lacks is reported as the reason it can't."""
 COLLECTS_EVERY = 10_000
-"""New objects between two garbage collections. Python's 700 would come with every few answers, and find nothing."""
+"""New objects between two garbage collections. Python's 700 would come with every few answers, or modules that are
+imported, and find nothing."""
 
 
 class TeacherWorker:
     """Asks, journals, checks and seals, chunk by chunk."""
 
     def __init__(self, recipe: Plain, queue: Any, *, number: int, head: str | None) -> None:
+        gc.set_threshold(COLLECTS_EVERY)
+        for module in _NEEDED:
+            import_module(module)
+        from stillhouse.cluster.actors.handles import QueueHandle
+        from stillhouse.cluster.actors.logged_queue import LoggedQueue
+        from stillhouse.gen.without_pandas import without_pandas
+
         without_pandas()
         return_large_blocks()
         self._recipe = unpack_recipe(recipe)
@@ -64,8 +73,12 @@ class TeacherWorker:
         return end
 
     async def _work(self) -> End:
+        from stillhouse.cluster.actors.handles import LedgerHandle
+        from stillhouse.gen.teachers.http import HttpTransport
+        from stillhouse.gen.worker.watchdog import Watchdog
+        from stillhouse.gen.worker.worker import Worker
+
         gc.freeze()
-        gc.set_threshold(COLLECTS_EVERY)
         transport = HttpTransport()
         try:
             store = open_dataset(self._recipe)

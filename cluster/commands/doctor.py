@@ -33,18 +33,20 @@ from stillhouse.gen.teachers.outcome import Auth, BadRequest, Money, Overload, R
 from stillhouse.gen.teachers.protocols.base import Request
 from stillhouse.gen.teachers.server_clock import ServerClock
 from stillhouse.gen.teachers.server_clock import ahead_s as server_ahead_s
+from stillhouse.gen.teachers.token_scores import TokenScores
 from stillhouse.gen.teachers.transport import HttpRequest, Lost, NotSent, Reply
 from stillhouse.gen.worker.verdicts import rejected_by_rules
 from stillhouse.schemas import __version__
-from stillhouse.schemas.arrow import SCHEMA_VERSION, columns_of
+from stillhouse.schemas.arrow import columns_of
 from stillhouse.schemas.ask import Ask
 from stillhouse.schemas.completion import Completion
 from stillhouse.schemas.parameters import TeacherParameters
 from stillhouse.schemas.prompt import Prompt
 from stillhouse.schemas.recipe import Recipe
-from stillhouse.schemas.score import Scored
+from stillhouse.schemas.scored import Scored
 from stillhouse.schemas.teacher import Teacher
 from stillhouse.schemas.tool import offered
+from stillhouse.schemas.version import SCHEMA_VERSION
 
 MOST_TOKENS = 16
 """Maximum number of tokens to ask for."""
@@ -246,7 +248,9 @@ async def _asked(
     if isinstance(outcome, Completion):
         message = f"{url} answers as {outcome.model or teacher.model_name} in {took_s:.1f} s ({sent})"
         found = Finding(name=name, state="ok", message=message)
-        if wrong := _wrong_with(outcome, recipe, ask):
+        if lacking := _lacking(outcome, ask):
+            found = Finding(name=name, state="warn", message=f"{message}, but {lacking[0]}", fix=lacking[1])
+        elif wrong := _wrong_with(outcome, recipe, ask):
             message = f"{message}, but a run would not keep it: {wrong[0]}"
             found = Finding(name=name, state="warn", message=message, fix=wrong[1])
     else:
@@ -283,13 +287,22 @@ def _thinking_budget(extra: Any) -> int:
     return budget if isinstance(budget, int) else max(map(_thinking_budget, extra.values()), default=0)
 
 
+def _lacking(answer: Completion, ask: Ask) -> tuple[str, str] | None:
+    """(what the answer lacks, although a run would keep it; what to do)."""
+    if ask.top_logprobs is None:
+        return None
+    rows = answer.scores.rows() if isinstance(answer.scores, TokenScores) else None
+    if rows is None:
+        return "it lacks the requested log-probabilities", "remove ask.top_logprobs, or use another server"
+    if ask.token_ids and any(row["token_id"] is None for row in rows):
+        fix = "remove ask.token_ids (tokens and top_tokens then have the tokens' bytes), or use another server"
+        return "it lacks the requested token ids", fix
+    return None
+
+
 def _wrong_with(answer: Completion, recipe: Recipe, ask: Ask) -> tuple[str, str] | None:
-    """(why a run would reject the answer or lack something, what to do). Truncation is ignored: we asked for a short
-    answer.
-    """
+    """(why a run would reject the answer, what to do). Truncation is ignored: we asked for a short answer."""
     prompt = Prompt("doctor", b"", _HELLO, (), scored=_SCORED if ask.score is not None else None)
-    if ask.top_logprobs is not None and answer.scores is None:
-        return "it lacks the requested log probabilities", "remove ask.top_logprobs, or use another server"
     match rejected_by_rules(answer, prompt, calls=columns_of(SCHEMA_VERSION, recipe.identity()).calls):
         case "unknown_finish":
             word = answer.finish_reason_raw or ""

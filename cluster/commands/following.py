@@ -9,18 +9,19 @@ from typing import TYPE_CHECKING
 import click
 from pydantic import ValidationError
 
-from stillhouse.cluster.commands.ending import Ending
-from stillhouse.cluster.progress.display import Screen, is_progress
+from stillhouse.cluster.progress.display import is_progress
 from stillhouse.cluster.progress.job_lines import figures_in, is_figures
 from stillhouse.gen.errors import Interrupted, Paused, StillhouseError
 from stillhouse.gen.inert import inert
-from stillhouse.gen.views.summary import Summary
 from stillhouse.schemas.recipe import Recipe
 
 if TYPE_CHECKING:
     from ray.job_submission import JobDetails
 
+    from stillhouse.cluster.commands.ending import Ending
     from stillhouse.cluster.jobs.submit import Jobs
+    from stillhouse.cluster.progress.screen import Screen
+    from stillhouse.gen.views.summary import Summary
 
 _RESULT = '{"state":'
 """The start of the last line of `run --json`."""
@@ -37,7 +38,7 @@ class Ended:
 class _Panel:
     """The live table of `run`, drawn from the figures in the job's log."""
 
-    def __init__(self, screen: Screen) -> None:
+    def __init__(self, screen: "Screen") -> None:
         self._screen = screen
         self._live = False
 
@@ -64,6 +65,8 @@ def follow(jobs: "Jobs", job_id: str, *, recipe: Recipe | None = None, say: Call
     with ExitStack() as stack:
         panel = None
         if recipe is not None and sys.stderr.isatty():
+            from stillhouse.cluster.progress.screen import Screen
+
             panel = _Panel(stack.enter_context(Screen(recipe)))
             say = panel.say
 
@@ -85,7 +88,7 @@ def follow(jobs: "Jobs", job_id: str, *, recipe: Recipe | None = None, say: Call
     return Ended(job, results[-1] if results else None)
 
 
-def finish(ended: Ended, ending: Ending | None = None, *, as_json: bool) -> None:
+def finish(ended: Ended, ending: "Ending | None" = None, *, as_json: bool) -> None:
     """Print the job's result and the next commands, and exit as the job did.
 
     Raises:
@@ -116,7 +119,9 @@ def _reason(job: "JobDetails", code: int) -> StillhouseError | None:
     return Paused(words) if code == 3 else StillhouseError(words) if code == 1 else None
 
 
-def _summary_of(result: str | None) -> Summary | None:
+def _summary_of(result: str | None) -> "Summary | None":
+    from stillhouse.gen.views.summary import Summary
+
     try:
         return None if result is None else Summary.model_validate_json(result)
     except ValidationError:

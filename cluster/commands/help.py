@@ -1,4 +1,8 @@
-"""The list of commands in `--help`, each with its whole summary."""
+"""The group of all commands: a command's module is loaded when it is wanted, and `--help` lists whole summaries."""
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
 
 import click
 
@@ -7,7 +11,27 @@ _LONGEST_SUMMARY = 1000
 
 
 class Commands(click.Group):
-    """A group whose help wraps summaries instead of cutting them off."""
+    """A group that loads commands late, so that none waits for what others import.
+
+    `modules` has the module of each such command, in this package; the command has the same name there. The group's
+    help wraps summaries instead of cutting them off.
+    """
+
+    def __init__(self, *args: Any, modules: Mapping[str, str], **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self._modules = modules
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names of all commands, sorted."""
+        return sorted({*super().list_commands(ctx), *self._modules})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command, loaded if need be."""
+        if cmd_name not in self._modules:
+            return super().get_command(ctx, cmd_name)
+        module = import_module(f"stillhouse.cluster.commands.{self._modules[cmd_name]}")
+        command: click.Command = getattr(module, cmd_name)
+        return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands by name, each with the first sentence of its help."""

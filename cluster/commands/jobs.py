@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from stillhouse.cluster.commands import following
-from stillhouse.cluster.commands.ending import Ending
 from stillhouse.cluster.commands.following import finish, how_on, note, plain
 from stillhouse.cluster.commands.options import (
     FOLLOW_HELP,
@@ -29,8 +28,6 @@ from stillhouse.cluster.commands.options import (
 )
 from stillhouse.cluster.progress.job_lines import is_figures
 from stillhouse.gen.clock import SYSTEM
-from stillhouse.gen.dataset.reader import DatasetReader
-from stillhouse.gen.dataset.run_lock import is_running
 from stillhouse.gen.errors import UsageError
 from stillhouse.gen.store.base import Store
 from stillhouse.schemas.recipe import Recipe
@@ -117,6 +114,10 @@ def submit(
             )
             job_id = submitted(ship="code")
             ended = following.follow(jobs, job_id, recipe=chosen)
+        from stillhouse.cluster.commands.ending import Ending
+        from stillhouse.gen.without_pandas import without_pandas
+
+        without_pandas()  # not before: a submission should not wait for pyarrow
         typed = [recipe, *(word for override in overrides for word in ("-o", override))]
         again = ("submit",) if address == _LOCAL else ("submit", "--address", address)
         finish(ended, Ending(given, typed, again, patience_s=LOOK_PATIENCE_S), as_json=as_json)
@@ -197,6 +198,8 @@ def stop(given: Given, address: str, wait: bool, cancel_batches: bool) -> None:
     if not cancel_batches:
         _stop_job(given, address, wait=wait)
         return
+    from stillhouse.gen.dataset.run_lock import is_running
+
     store = given.open()
     if is_running(store):
         _stop_job(given, address, wait=True)
@@ -215,6 +218,7 @@ def stop(given: Given, address: str, wait: bool, cancel_batches: bool) -> None:
 
 
 async def _cancel(given: Given, store: Store) -> "Cancelled":
+    from stillhouse.gen.dataset.reader import DatasetReader
     from stillhouse.gen.teachers.http import HttpTransport
     from stillhouse.gen.worker.batch_cancelling import cancel_batches
 

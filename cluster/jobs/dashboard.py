@@ -12,7 +12,7 @@ from ray.exceptions import AuthenticationError
 from tenacity import retry, retry_if_exception, stop_after_attempt, wait_fixed
 
 from stillhouse.cluster.jobs.access import HEADERS, Access, access
-from stillhouse.cluster.ray_internals import JobClient
+from stillhouse.cluster.jobs.job_client import JobClient
 from stillhouse.cluster.tokens import TOKEN, NoToken, kept_token, no_token
 from stillhouse.gen.errors import UsageError
 from stillhouse.gen.inert import inert

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from stillhouse.cluster.jobs.compiled import compiled
 from stillhouse.gen.checks.registry import extras_of
 from stillhouse.gen.dataset.layout import open_dataset
 from stillhouse.gen.errors import UsageError
@@ -62,6 +63,7 @@ def packed(
         Path(folder, RECIPE_FILE).write_text(dump_recipe(recipe), encoding="utf-8")
         runtime_env: dict[str, Any] = {
             "working_dir": folder,
+            "excludes": ["!__pycache__", "!*.pyc"],  # Ray leaves them out by default
             "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S)},
         }
         if ship != "recipe":
@@ -114,7 +116,7 @@ def _absolute(path: str) -> str:
 
 
 def _copy_code(folder: Path) -> None:
-    """Our package's modules and templates; no data, no caches, and no other files that lie beside them."""
+    """Our package's modules, also compiled, and templates; no data, and no other files that lie beside them."""
     package = Path(__file__).parents[2]
     modules = [*package.glob("*.py")]
     # each package by its own path: rglob does not follow links, and a checkout has links
@@ -125,6 +127,11 @@ def _copy_code(folder: Path) -> None:
             target = folder / module.relative_to(package.parent)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(module, target)
+            if module.suffix == ".py" and (found := compiled(module)) is not None:
+                name, content = found
+                cache = target.with_name("__pycache__")
+                cache.mkdir(exist_ok=True)
+                (cache / name).write_bytes(content)
 
 
 def _extras(recipe: Recipe) -> list[str]:

@@ -15,10 +15,10 @@ from contextlib import contextmanager
 from ray.job_submission import JobDetails, JobStatus
 
 from stillhouse.cluster.jobs.dashboard import POLL_S, checked, connected, first_line
+from stillhouse.cluster.jobs.job_client import CLIENT_LOGGERS
 from stillhouse.cluster.jobs.log_lines import LogLines
 from stillhouse.cluster.jobs.shipment import DATASET_KEY, Ship, Shipment, packed
 from stillhouse.cluster.progress import job_lines
-from stillhouse.cluster.ray_internals import CLIENT_LOGGERS
 from stillhouse.gen.errors import Paused, UsageError
 from stillhouse.schemas.recipe import Recipe
 

@@ -1,17 +1,12 @@
-"""What the user sees of a run, all on stderr: a live table on a terminal, a line every few seconds elsewhere."""
+"""What the user sees of a run, all on stderr: a line every few seconds, or on a terminal a live table (`screen.py`)."""
 
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import Protocol
 
 from pydantic import BaseModel, ConfigDict
-from rich.console import Console, Group
-from rich.live import Live
-from rich.progress_bar import ProgressBar
-from rich.table import Table
-from rich.text import Text
 
 from stillhouse.cluster.progress.pace import Pace, unsealed
 from stillhouse.cluster.progress.stats import QueueStats
@@ -143,7 +138,7 @@ class Progress:
             kinds = ", ".join(f"{name} {count:,}" for name, count in sorted(total.troubles.items()))
             figures["troubles"] = f"{kinds} (last: {inert(stats.last_trouble)[:120]})"
         if (left_s := self._pace.time_left_s(stats)) is not None:
-            figures["time left"] = _duration(left_s)
+            figures["time left"] = duration(left_s)
         return figures
 
     def _accepted(self, stats: QueueStats) -> Iterator[str]:
@@ -203,54 +198,8 @@ def is_progress(line: str) -> bool:
     return line.startswith("dataset: ") and "; this call: " in line
 
 
-class Screen:
-    """A live table; a context manager."""
-
-    def __init__(self, recipe: Recipe) -> None:
-        self._progress = Progress(recipe)
-        self._title = f"stillhouse · {recipe.name} → {inert(recipe.dataset.path)}"
-        self._started = time.monotonic()
-        self._live = Live(console=Console(stderr=True), transient=False, refresh_per_second=4)
-
-    def __enter__(self) -> Self:
-        self._live.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._live.stop()
-
-    def note(self, text: str) -> None:
-        """Print one line above the table."""
-        self._live.console.print(text, markup=False, highlight=False)
-
-    step = note
-
-    def update(self, stats: QueueStats) -> None:
-        """Redraw."""
-        self.show(self._progress.shown(stats))
-
-    def show(self, shown: Shown) -> None:
-        """Redraw."""
-        answered, total = shown.answered, shown.total
-        bar = Table.grid(padding=(0, 1))
-        share = f"{answered / total:.0%}" if total else ""
-        bar.add_row(ProgressBar(total=max(1, total), completed=answered, width=40), share)
-        gone = {"time gone": _duration(time.monotonic() - self._started)}
-        tables = _table("dataset", shown.figures.dataset), _table("this call", shown.figures.call | gone)
-        self._live.update(Group(Text(self._title, style="bold"), bar, *tables))
-
-
-def _table(title: str, figures: dict[str, str]) -> Table:
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="bold", no_wrap=True, min_width=len("this call"))
-    table.add_column(style="dim", no_wrap=True, min_width=len("limits used"))
-    for number, (name, value) in enumerate(figures.items()):
-        # A str would be parsed for markup.
-        table.add_row("" if number else title, name, Text(value, style="yellow" if name == "troubles" else ""))
-    return table
-
-
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """The time in words."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

@@ -6,7 +6,6 @@ that only the one at fault is left unchecked.
 
 import asyncio
 import contextlib
-import os
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from stillhouse.gen.checks.child_process import ChecksBroken, ChildProcess, Died
 from stillhouse.gen.checks.link import REPLACE_ME, Duty
 from stillhouse.gen.checks.registry import require_kinds
 from stillhouse.gen.checks.slots import Slot, Slots
+from stillhouse.gen.cpus import usable_cpus
 from stillhouse.gen.errors import UsageError
 from stillhouse.schemas.checks import AnyCheck, Check
 from stillhouse.schemas.select import Equality
@@ -86,7 +86,7 @@ class CheckPool:
         """
         self._checks = tuple(checks)
         self._equality = equality
-        self._size = size or len(os.sched_getaffinity(0))
+        self._size = size or usable_cpus()
         self._timeout_s = timeout_s
         waits_s = [check.python.wall_s for check in checks if isinstance(check, Check) and check.python]
         self._hangs_after_s = _HANGS_AFTER * timeout_s + _GRACE_S + sum(waits_s)

@@ -12,6 +12,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
+from stillhouse.gen.cpus import usable_cpus
+
 WAITING = "waiting"
 """The file that workers without any slot hold a shared lock on."""
 
@@ -38,7 +40,7 @@ class Slots:
     def of_node(cls) -> Self:
         """The slots that all of this user's processes on the node share: one per CPU that this process may use."""
         folder = Path(tempfile.gettempdir()) / f"stillhouse-{os.getuid()}" / "check-slots"
-        return cls(folder if _is_ours(folder) else None, count=len(os.sched_getaffinity(0)))
+        return cls(folder if _is_ours(folder) else None, count=usable_cpus())
 
     def take(self) -> Slot | None:
         """A free slot; None if there is none."""

@@ -16,11 +16,12 @@ from stillhouse.gen.dataset.layout import JOURNAL_PREFIX, RECIPE_KEY, plan_key, 
 from stillhouse.gen.errors import DatasetError, OtherRecipe
 from stillhouse.gen.store.base import Store
 from stillhouse.gen.store.readable import ReadableStore
-from stillhouse.schemas.arrow import SCHEMA_VERSION, Columns, columns_of
+from stillhouse.schemas.arrow import Columns, columns_of
 from stillhouse.schemas.ask import Ask
 from stillhouse.schemas.dataset import MESSAGES
 from stillhouse.schemas.identity import grown_from, reduced
 from stillhouse.schemas.recipe import Recipe
+from stillhouse.schemas.version import SCHEMA_VERSION
 
 
 @dataclass(frozen=True, slots=True)

@@ -243,7 +243,8 @@ class BudgetLedger:
                 holding.lost = True
         for holding in before.values():
             holding.chunks.discard(chunk)
-        self.document.chunks[chunk] = self.document.chunks.get(chunk, NOTHING).at_least(total)
+        # Not more, even if more was reported: the new owner's totals do not include what was lost with a disk.
+        self.document.chunks[chunk] = total
         self._reserve(chunk, reserved)
         self._settle_gone()
 

@@ -13,6 +13,8 @@ from stillhouse.gen.store.base import Store
 CARD_KEY = "README.md"
 EVERY_S = 60.0
 """Seconds between a run's updates of the card."""
+FIRST_S = 5.0
+"""Seconds after which a dataset without a card gets one: at once, it would delay the start of the workers."""
 SHARE = 0.02
 """Maximum share of a run's time for updates of the card, each of which reads every footer."""
 
@@ -42,7 +44,7 @@ def kept_card(store: Store, render: Callable[[str], str]) -> Iterator[None]:
     ended = threading.Event()
 
     def keep() -> None:
-        pause_s = 0.0 if store.stat(CARD_KEY) is None else EVERY_S
+        pause_s = FIRST_S if store.stat(CARD_KEY) is None else EVERY_S
         while not ended.wait(pause_s):
             pause_s = max(EVERY_S, _written_in(store, render) / SHARE)
 

@@ -4,8 +4,6 @@ once."""
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import pyarrow as pa
-
 from stillhouse.gen.errors import DatasetError
 from stillhouse.gen.store.readable import ReadableStore
 
@@ -17,6 +15,8 @@ def reporting_damage(store: ReadableStore, key: str) -> Iterator[None]:
     Raises:
         DatasetError: the file is missing, damaged, or holds something that no run writes.
     """
+    import pyarrow as pa  # not at the top: messages of the other kinds are needed where pyarrow is not
+
     try:
         yield
     except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:

@@ -14,9 +14,10 @@ from stillhouse.gen.errors import NoFiles, OtherRecipe, Paused, SourceError, Sto
 from stillhouse.gen.source.files import SourceFile, kept_fields, read_rows
 from stillhouse.gen.source.formats.row import Row
 from stillhouse.gen.source.prompt_maker import PromptMaker
-from stillhouse.schemas.arrow import SCHEMA_VERSION, columns_of
+from stillhouse.schemas.arrow import columns_of
 from stillhouse.schemas.prompt import Prompt
 from stillhouse.schemas.recipe import Recipe
+from stillhouse.schemas.version import SCHEMA_VERSION
 
 _FIRST_ROWS = 300
 SOURCE_ANSWER = "source_answer"

@@ -162,7 +162,10 @@ def _place_of(file: PlannedFile | SourceFile) -> tuple[str, int, str]:
 
 def changed(planned: PlannedFile, now: SourceFile) -> SourceError:
     """The error for a file at a planned file's location that is not that file."""
+    sizes = f"it was {planned.size} bytes, it is {now.size}"
+    if planned.size == now.size:
+        sizes = "its size is the same, its content is not"
     return SourceError(
-        f"{now.url}: changed after it was planned (it was {planned.size} bytes, it is {now.size}); "
+        f"{now.url}: changed after it was planned ({sizes}); "
         "restore it, put new prompts into a new file beside it, or use another dataset.path"
     )

@@ -10,12 +10,12 @@ from stillhouse.gen.dataset.planning import Step, Wait
 from stillhouse.gen.dataset.plans import RetryPlan, SourcePlan, store_plan
 from stillhouse.gen.dataset.retry_planning import retry_plan, unpaid_plan
 from stillhouse.gen.dataset.source_planning import next_plan
-from stillhouse.gen.errors import UsageError
+from stillhouse.gen.errors import SourceError, UsageError
 from stillhouse.gen.source.arrivals import Arrivals
 from stillhouse.gen.store.base import Store
-from stillhouse.schemas.arrow import SCHEMA_VERSION
 from stillhouse.schemas.prompt import Prompt
 from stillhouse.schemas.recipe import Recipe
+from stillhouse.schemas.version import SCHEMA_VERSION
 
 
 class SourcePlanner:
@@ -93,14 +93,19 @@ class SourcePlanner:
         arrived = None if self._arrivals is None else self._arrivals.take()
         if arrived == []:
             return None
-        return next_plan(
-            self._recipe,
-            generations,
-            limit=self._limit,
-            version=self._version(),
-            preflight=self._preflight,
-            arrived=arrived,
-        )
+        try:
+            return next_plan(
+                self._recipe,
+                generations,
+                limit=self._limit,
+                version=self._version(),
+                preflight=self._preflight,
+                arrived=arrived,
+            )
+        except SourceError:
+            if self._arrivals is not None and self._arrivals.take_back():
+                return None  # a file was removed, renamed or written on since it was listed
+            raise
 
     def _version(self) -> int:
         bound = read_binding(self._store)

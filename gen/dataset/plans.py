@@ -16,7 +16,7 @@ from stillhouse.gen.dataset.stored_teacher import StoredTeacher
 from stillhouse.gen.errors import DatasetError
 from stillhouse.gen.store.base import Store
 from stillhouse.gen.store.readable import ReadableStore
-from stillhouse.schemas.arrow import SCHEMA_VERSION
+from stillhouse.schemas.version import SCHEMA_VERSION
 
 _READERS = 16
 

@@ -5,7 +5,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeAlias
 
 import orjson
-import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 
 from stillhouse.gen.dataset.damage import reporting_damage
@@ -13,7 +12,7 @@ from stillhouse.gen.dataset.layout import ChunkId
 from stillhouse.gen.dataset.sums import added
 from stillhouse.gen.store.readable import ReadableStore
 from stillhouse.gen.teachers.expense import NOTHING, Expense, nano_usd
-from stillhouse.schemas.arrow import META_KEY, SCHEMA_VERSION
+from stillhouse.schemas.version import META_KEY, SCHEMA_VERSION
 
 SIDES = ("rejected", "failed", "raw")
 """The files beside a shard, in the order they are written."""
@@ -86,7 +85,7 @@ class ShardCounts(BaseModel):
     late: int = 0
     """Failures whose answers took longer than `timeout_s`."""
     no_logprobs: int = 0
-    """Records without the log probabilities that were requested."""
+    """Records without the log-probabilities that were requested."""
     distillation_refusals: int = 0
     """Answers that refuse because the provider considers the request distillation of its model."""
     checks_usd: float | None = None
@@ -161,6 +160,8 @@ def read_meta(store: ReadableStore, chunk: ChunkId) -> ShardMeta:
     Raises:
         DatasetError: the shard is missing or damaged.
     """
+    import pyarrow.parquet as pq  # takes a while, and counts are imported where no shard is read
+
     with reporting_damage(store, chunk.data_key):
         with store.open(chunk.data_key) as file:
             metadata = pq.read_metadata(file).metadata or {}

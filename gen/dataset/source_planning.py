@@ -10,9 +10,9 @@ from stillhouse.gen.dataset.planned_files import PlannedFiles
 from stillhouse.gen.dataset.plans import CHUNKS_PER_PART, PlannedFile, SourcePlan, frozen_columns
 from stillhouse.gen.dataset.upstream import inherited
 from stillhouse.gen.source.files import START_OF_FILE, SourceFile
-from stillhouse.schemas.arrow import SCHEMA_VERSION
 from stillhouse.schemas.prompt import Prompt
 from stillhouse.schemas.recipe import Recipe
+from stillhouse.schemas.version import SCHEMA_VERSION
 
 _ROWS_PER_PART = 100_000
 """About 20 MB in a worker that reads it, several times as much in the queue that writes it."""

@@ -23,10 +23,10 @@ from stillhouse.gen.source.dataset_folder import dataset_of, shard_beside
 from stillhouse.gen.source.files import SourceFile, metadata_of, stat_file
 from stillhouse.gen.store import open_store
 from stillhouse.gen.store.base import Store
-from stillhouse.schemas.arrow import META_KEY
 from stillhouse.schemas.licences import known_terms
 from stillhouse.schemas.recipe import Recipe
 from stillhouse.schemas.source import Source
+from stillhouse.schemas.version import META_KEY
 
 _READERS = 16
 

@@ -1,6 +1,7 @@
 """A node's folder of journals: one folder per chunk, in which each of its owners wrote one file."""
 
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -18,9 +19,19 @@ def dead_journals(root: Path) -> Iterator[tuple[ChunkId, Path]]:
                 _remove_empty(folder)
 
 
-def opened_leftovers(folder: Path, *, mine: Path | None) -> dict[str, BinaryIO]:
-    """A chunk's journals except `mine`, open for reading, by their names' stems."""
-    return {path.stem: file for path in leftovers(folder) if path != mine and (file := opened(path)) is not None}
+@contextmanager
+def opened_leftovers(folder: Path, *, mine: Path | None) -> Iterator[dict[str, BinaryIO]]:
+    """A chunk's journals except `mine`, open for reading within the block, by their names' stems, in order.
+
+    Raises:
+        StoreAway: one of them can't be read.
+    """
+    with ExitStack() as stack:
+        found = {}
+        for path in leftovers(folder):
+            if path != mine and (file := opened(path)) is not None:
+                found[path.stem] = stack.enter_context(file)
+        yield found
 
 
 def opened(path: Path) -> BinaryIO | None:

@@ -47,8 +47,8 @@ class LocalJournals:
         return Recovered(self._frames(chunk, mine))
 
     def _frames(self, chunk: ChunkId, mine: Path | None) -> Iterator[Frame]:
-        for _, file in sorted(opened_leftovers(self.root / str(chunk), mine=mine).items()):
-            with file:
+        with opened_leftovers(self.root / str(chunk), mine=mine) as here:
+            for file in here.values():
                 yield from frames(file, origin=file.name)
 
     def sweep(self) -> None:

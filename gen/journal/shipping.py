@@ -6,8 +6,9 @@ empty segment behind it says so, and how many frames it has: without one, nobody
 
 import threading
 from collections import Counter
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 import pyarrow as pa
 
@@ -90,7 +91,11 @@ class ShippedJournals:
 
     def _frames(self, chunk: ChunkId, mine: Path | None, whole: set[str]) -> Iterator[Frame]:
         # Local files are opened before the store is listed: whoever ships one meanwhile removes it only afterwards.
-        here = opened_leftovers(self.root / str(chunk), mine=mine)
+        with opened_leftovers(self.root / str(chunk), mine=mine) as here:
+            yield from self._frames_beside(here, chunk, whole)
+
+    def _frames_beside(self, here: Mapping[str, BinaryIO], chunk: ChunkId, whole: set[str]) -> Iterator[Frame]:
+        """The frames of these files and of what is shipped, each journal's in order."""
         shipped: dict[str, list[str]] = {}
         ends: set[tuple[str, str]] = set()
         for stat in self._store.list(chunk.journal_prefix):
@@ -105,8 +110,7 @@ class ShippedJournals:
                     found[stem] += 1
                     yield frame
             if stem in here:
-                with here[stem] as file:
-                    yield from frames(file, origin=file.name)
+                yield from frames(here[stem], origin=here[stem].name)
         stems = {stem.removesuffix(_LEFT).removesuffix(_WHOLE) for stem in here.keys() | shipped.keys()}
         whole |= {writer_of(stem) for stem in stems}
         whole -= {writer_of(stem) for stem in stems if (stem, f"{found[stem + _LEFT]:06d}") not in ends}

@@ -25,7 +25,7 @@ def _listed(source: Source) -> Found:
 
 
 class Arrivals:
-    """Which files of a source are complete, and which of them are new."""
+    """Tracks which of a source's files are complete, and which of those are new."""
 
     def __init__(self, source: Source, *, clock: Clock, listed: Callable[[Source], Found] = _listed) -> None:
         """`listed`: lists the source's files."""
@@ -39,6 +39,8 @@ class Arrivals:
         self._still: list[SourceFile] = []
         """Complete files, in the source's order."""
         self._taken: set[SourceFile] = set()
+        self._last: set[SourceFile] = set()
+        """Those that were taken last."""
         self._has_new = False
 
     @property
@@ -59,7 +61,7 @@ class Arrivals:
             self._next_at = begun + max(LOOK_S, (ended - begun) / MAX_SHARE)
             self._since = {file: self._since.get(file, ended) for file in found}
             self._taken &= self._since.keys()
-            # Somebody has only opened an empty file.
+            # An empty file may have been opened just now, and be written to later.
             self._still = [file for file, since in self._since.items() if file.size and begun - since >= STILL_S]
             self._has_new = self._are_together(begun)
         return self._has_new
@@ -73,9 +75,22 @@ class Arrivals:
         return not any(now - since < STILL_S and since <= until for file, since in self._since.items() if file.size)
 
     def take(self) -> list[SourceFile]:
-        """The complete files, in the source's order, if any of them is new; afterwards they no longer are."""
+        """The complete files, in the source's order, if any of them is new; after this call, none is."""
         if not self._has_new:
             return []
         self._has_new = False
-        self._taken.update(self._still)
+        self._last = {*self._still} - self._taken
+        self._taken |= self._last
         return self._still
+
+    def take_back(self) -> bool:
+        """List again after files could not be read; True if any of those taken last is gone or has changed. Then the
+        rest of them count as new.
+
+        Raises:
+            SourceError, StoreAway, StoreRefused: see `survey`.
+        """
+        self._next_at = self._clock.monotonic()
+        self._taken -= self._last
+        self.look()
+        return not self._last <= self._since.keys()

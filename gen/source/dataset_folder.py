@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from stillhouse.gen.errors import NoFiles, SourceError
 from stillhouse.gen.store.base import Store
 from stillhouse.gen.store.readable import Stat
-from stillhouse.schemas.arrow import META_KEY
+from stillhouse.schemas.version import META_KEY
 
 OURS = "_stillhouse"
 """The folder that every Stillhouse dataset has."""

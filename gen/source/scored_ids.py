@@ -5,7 +5,8 @@ from typing import Any
 
 from stillhouse.gen.source.columns import is_in, value_of
 from stillhouse.gen.source.conversation import NoPrompt
-from stillhouse.schemas.score import Score, Scored
+from stillhouse.schemas.score import Score
+from stillhouse.schemas.scored import Scored
 
 _MAX_ID = 2**31
 """Ids are int32."""

@@ -124,7 +124,7 @@ class LocalStore:
         """See `ReadableStore`: the folder's entries, without a call per file."""
         for key, entry in self._walk(prefix.rpartition("/")[0], prefix):
             with self._errors("read", key):
-                is_file = entry.is_file()
+                is_file = entry.is_file(follow_symlinks=False) or (entry.is_symlink() and _stat(entry) is not None)
             if is_file:
                 yield key
 
@@ -267,6 +267,10 @@ def _stat(path: Path | os.DirEntry[str]) -> os.stat_result | None:
         found = path.stat()
     except _ABSENT:
         return None
+    except OSError as error:
+        if error.errno == errno.ELOOP:  # a link that leads to itself leads nowhere, like one to a missing file
+            return None
+        raise
     return found if S_ISREG(found.st_mode) else None
 
 

@@ -48,6 +48,7 @@ class Interpreter:
         self.streaming = Streaming(teacher, ask)
         self._most_output = ask.max_tokens if ask.score is None else 1
         self.wants_logprobs = ask.top_logprobs is not None
+        self.wants_token_ids = bool(ask.token_ids)
         self._schema_key = ask.schema_key
         self.ids = RecordIds(teacher=teacher.name, model=teacher.model_name, parameters=ask.parameters())
         self.keys: tuple[str, ...] = ()

@@ -11,7 +11,7 @@ from stillhouse.gen.teachers.in_pieces import PIECE_BYTES, holds
 from stillhouse.gen.teachers.json_text import MAX_DEPTH, TOKENS, shallow, without_surrogates
 
 _CONSTANTS = {"-Infinity": -9999.0}
-"""OpenAI's notation for a log probability that JSON can't represent; NaN and Infinity become null."""
+"""OpenAI's notation for a log-probability that JSON can't represent; NaN and Infinity become null."""
 _PADDING = " \t\r\n\0\ufeff"
 _TRAILER = re.compile(r"(?:[\s\0]|data:[ \t]*\[DONE\]|\[DONE\]|:[^\n]*(?:\n|\Z)|event:[^\n]*(?:\n|\Z))*")
 """The end of a stream: its last marker, comments, padding."""

@@ -23,6 +23,8 @@ CUT = b"[0]"
 """Stands for a list that was taken out; the lists that are taken out never contain a number."""
 CUT_LIST = orjson.loads(CUT)
 
+MAX_LISTS = 100
+"""Replies have a few. Each costs 20 µs however short it is, and a hostile body could hold a million."""
 FIRST_WINDOW_BYTES, WINDOW_BYTES = 2**12, 2**18
 """Most lists in a body are short, so the first window is small; each is four times as large as the one before."""
 _QUOTE, _BACKSLASH, _COMMA = b'"\\,'
@@ -95,7 +97,7 @@ def list_pattern(names: Iterable[str]) -> re.Pattern[bytes]:
 
 def take_out(body: bytes, begins: re.Pattern[bytes]) -> TakenOut | None:
     """Take out the lists that follow a match of `begins`, which ends at their bracket; None if the body is small, or
-    none of them is long.
+    none of the first `MAX_LISTS` is long.
 
     A match must begin with a field's name after a comma, a brace or white space: no text in valid JSON can then contain
     it. What is not valid JSON comes out as a rest, or a piece, that is not either.
@@ -105,9 +107,10 @@ def take_out(body: bytes, begins: re.Pattern[bytes]) -> TakenOut | None:
     kept: list[bytes] = []
     lists: list[LongList] = []
     at = 0
-    while (found := search(begins, body, at)) is not None:
-        taken = _list_at(body, found.end())
-        if taken is None:
+    for _ in range(MAX_LISTS):
+        found = search(begins, body, at)
+        taken = None if found is None else _list_at(body, found.end())
+        if found is None or taken is None:
             break
         whole, end = taken
         if end - found.end() > PIECE_BYTES:

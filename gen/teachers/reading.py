@@ -9,7 +9,7 @@ from stillhouse.gen.teachers.interpreter import Interpreter, Origin
 from stillhouse.gen.teachers.outcome import Outcome
 from stillhouse.gen.teachers.transport import Reply
 from stillhouse.schemas.completion import Completion
-from stillhouse.schemas.score import Scored
+from stillhouse.schemas.scored import Scored
 
 
 class Read(NamedTuple):

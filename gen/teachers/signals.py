@@ -90,12 +90,18 @@ class _Refusal:
         if self._has("too_long") or (400 <= status < 500 and self._is_too_long()):
             return TooLong(message, status)
         if 200 <= status < 300 or not 100 <= status < 600:
-            return Malformed(message, status)
+            return self._malformed()
         if 500 <= status < 600 and (is_loading or self._says("overload", self.lower)):
             return Overload(message, status, retry_after_s(self.reply.headers), is_loading)
         if status >= 500 or status == 409:
             return ServerError(message, status)
         return BadRequest(message, status, _parameter(self.error))
+
+    def _malformed(self) -> Malformed:
+        if 200 <= self.status < 300 and not self.said and self.reply.body.strip():
+            words = f"no answer where the API has it, in a body that begins {self.message[:300]}"
+            return Malformed(words, self.status)
+        return Malformed(self.message, self.status)
 
     def _has(self, signal: Signal) -> bool:
         """True if one of its codes says so."""

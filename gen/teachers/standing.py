@@ -1,9 +1,12 @@
 """Decides whether a teacher of a chain (`route: fallback`) may be left for the next one. Pure: the clock is passed in.
 
 A teacher may be left once it has answered, or has not answered for `give_up_after_s`, and never while it says that it
-is loading. It is down while all its endpoints have been closed for `DOWN_AFTER_S` or its account is out of money; a
+is loading. That counts for `give_up_after_s` after it said so: if no sample is left to ask it, no reply ever says that
+it has loaded. It is down while all its endpoints have been closed for `DOWN_AFTER_S` or its account is out of money; a
 probe that it answers ends that. Limits and their waits do not matter here.
 """
+
+import math
 
 from stillhouse.gen.teachers.outcome import Outcome, Overload, Policy
 from stillhouse.schemas.completion import Completion
@@ -13,6 +16,9 @@ DOWN_AFTER_S = 60.0
 
 PROBE_EVERY_S = 30.0
 """How often a teacher that is down is sent a sample, to learn whether it answers again."""
+
+MIN_LOADING_S = 60.0
+"""A teacher that says that it is loading counts as loading for at least this long: its samples ask it again sooner."""
 
 
 class Standing:
@@ -30,7 +36,8 @@ class Standing:
         """When the wait for its first answer began; time that it spends loading does not count."""
         self._closed_since: float | None = None
         """When the last of its endpoints' circuits opened; None while one is closed."""
-        self._is_loading = False
+        self._loading_until = -math.inf
+        """Until when it counts as loading if no reply says otherwise."""
         self._probe_at = 0.0
 
     def waited_for(self, *, now: float) -> None:
@@ -40,17 +47,18 @@ class Standing:
 
     def ended(self, outcome: Outcome, *, sent_at: float, all_closed: bool, now: float) -> None:
         """An attempt that was sent at this time ended; `all_closed`: its endpoints get nothing but probes."""
-        self._is_loading = isinstance(outcome, Overload) and outcome.loading
+        self._loading_until = -math.inf
+        if is_loading := isinstance(outcome, Overload) and outcome.loading:
+            self._loading_until = now + (outcome.retry_after_s or 0.0) + max(self._give_up_after_s, MIN_LOADING_S)
+            self._waits_since = now
         if isinstance(outcome, (Completion, Policy)):
             self.has_answered = True
             if sent_at > self._dry_since:  # requests that were in flight say nothing
                 self.out_of_money = ""
         if not all_closed:
             self._closed_since = None
-        elif self._closed_since is None or self._is_loading:
+        elif self._closed_since is None or is_loading:
             self._closed_since = now
-        if self._is_loading:
-            self._waits_since = now
 
     def ran_dry(self, reason: str, *, now: float) -> None:
         """Record that the teacher's account is out of money."""
@@ -59,7 +67,7 @@ class Standing:
 
     def may_be_left(self, *, now: float) -> bool:
         """True if a sample that it gives up on may go to the next teacher."""
-        if self._is_loading:
+        if now < self._loading_until:
             return False
         waited = self._waits_since is not None and now - self._waits_since >= self._give_up_after_s
         return self.has_answered or waited

@@ -14,30 +14,33 @@ from typing import Any, NamedTuple
 from stillhouse.gen.teachers.in_pieces import holds, is_utf8, search
 from stillhouse.gen.teachers.json_text import dumped
 from stillhouse.gen.teachers.long_lists import CUT, CUT_LIST, list_in, take_out
-from stillhouse.gen.teachers.protocols.counts import count_in
 
 ID_PREFIX = "token_id:"
 """vLLM's prefix of an id in place of a token's text."""
 MAX_TOKEN_ID = 2**31
-"""Ids are int32."""
+"""Above every id: ids are int32."""
+_HEAD_BYTES = 200
+"""Enough for the first token's own fields."""
+_MOST = (2 - 2**-23) * 2.0**127
+"""The largest float32."""
 
 _BEGIN = {
     "content": re.compile(rb'"logprobs": ?\{"content": ?(?=\[\{"[^\n]{0,400}?"logprob":)'),
     "part": re.compile(rb'"logprobs": ?(?=\[\{"[^\n]{0,400}?"logprob":)'),
 }
-"""What precedes the entries in a chat completion, and in a part of a response's message."""
+"""The bytes before the entries, in a chat completion and in a part of a response's message."""
 _END = {
     "content": re.compile(rb'\}\](?=(?:, ?"refusal": ?(?:null|\[\]))?\}(?:, ?"|\}))'),
     "part": re.compile(rb'\}\](?=, ?")'),
 }
-"""How the entries end; what follows distinguishes it from the end of a token's alternatives."""
+"""The end of the entries, which the bytes after it distinguish from the end of a token's alternatives."""
 _BEGIN_ANYHOW = {
     "content": re.compile(
         rb'(?<=[{,\s])"logprobs"\s*:\s*\{\s*(?:"refusal"\s*:\s*(?:null|\[\])\s*,\s*)?"content"\s*:\s*\['
     ),
     "part": re.compile(rb'(?<=[{,\s])"logprobs"\s*:\s*\['),
 }
-"""What precedes them, however the body is written; see `take_out`."""
+"""The bytes before the entries, however the body is written; see `take_out`."""
 _UNUSUAL = (b"\n", b"\\ud", b"\\uD", b"\\u0000")
 """Halves of surrogate pairs, and line breaks between values."""
 
@@ -52,8 +55,8 @@ class CutBody(NamedTuple):
 
 
 def cut(body: bytes, *, where: str = "content") -> CutBody | None:
-    """Take the entries out of a body; None unless there is exactly one list of them, written compactly in UTF-8, or it
-    is so long that it has to be read in pieces.
+    """Take the entries out of a body; None unless there is exactly one list of them, written compactly in UTF-8, or
+    one long enough to be read in pieces.
 
     The end is the first one after which the rest of the body can continue. It can't be inside a token's text: there the
     quotes that follow would pair the other way round, and the rest would not parse.
@@ -73,8 +76,8 @@ def cut(body: bytes, *, where: str = "content") -> CutBody | None:
 
 
 def _cut_in_pieces(body: bytes, where: str) -> CutBody | None:
-    """The same for a long list, however it is written. Of several, only the first is kept: a body with more than one
-    choice, of which the first is read."""
+    """Take out a long list, however it is written. Of several choices' lists only the first is kept, because only the
+    first choice is read."""
     if (taken := take_out(body, _BEGIN_ANYHOW[where])) is None:
         return None
     try:
@@ -89,15 +92,15 @@ class TokenScores:
     """The log-probabilities of one answer's tokens, in order."""
 
     entries: bytes | Sequence[dict[str, Any]]
-    """Per token {token, logprob, bytes, id, top_logprobs: [the same]}; all but the first two may be missing. As bytes:
-    the JSON of such a list, not checked."""
+    """Per token {token, logprob, bytes, id, top_logprobs: [{token, logprob, bytes, id}]}; all but token and logprob
+    may be missing. As bytes: the JSON of such a list, unchecked."""
     token_ids: Sequence[Any] | None = None
     """Ids of the tokens that the server gives beside the entries."""
 
     @classmethod
     def of(cls, entries: Any, token_ids: Any = None, *, cut_out: bytes | None = None) -> "TokenScores | None":
-        """The log-probabilities in this list; None if it is anything else, or empty. `cut_out`: what was cut out of
-        it."""
+        """The log-probabilities in this list; None if it is not a list, or empty. `cut_out`: the entries that were cut
+        out of the body."""
         if not entries or not isinstance(entries, list):
             return None
         ids = token_ids if isinstance(token_ids, list) else None
@@ -106,8 +109,17 @@ class TokenScores:
         found = cls(entries, ids if ids is not None and len(ids) == len(entries) else None)
         return None if found.rows() is None else found
 
+    @property
+    def has_ids(self) -> bool:
+        """True if the first token seems to have an id, which need not be valid."""
+        if self.token_ids:
+            return True
+        if not isinstance(self.entries, bytes):
+            return _row(self.entries[0], None)["token_id"] is not None
+        return any(each in self.entries[:_HEAD_BYTES] for each in (ID_PREFIX.encode(), b'"id"'))
+
     def parts(self) -> "Iterator[TokenScores]":
-        """The same with the entries as objects, some at a time: the objects of one part should be gone before the next.
+        """These scores in parts whose entries are objects; free one part's objects before you take the next.
 
         Raises:
             ValueError: the entries are not JSON, or not a list.
@@ -126,7 +138,8 @@ class TokenScores:
     def rows(self) -> list[dict[str, Any]] | None:
         """Per token {token, token_id, logprob, top: [{token, token_id, logprob}]}; None if they can't be read.
 
-        A null log-probability (llama.cpp) is unknown: NaN. Bytes that are not text are written as `<0xE2><0x82>`.
+        A null log-probability (llama.cpp) is unknown: NaN. One that is not a number, or that a float32 can't hold,
+        can't be read. An id that is not an int32 is None. Bytes that are not text are written as `<0xE2><0x82>`.
         """
         if isinstance(self.entries, bytes):
             try:
@@ -154,9 +167,17 @@ def _row(entry: dict[str, Any], token_id: Any) -> dict[str, Any]:
     raw = given_bytes(entry)
     return {
         "token": _spelt(raw) if raw and (not token or "\ufffd" in token) and _is_broken(raw) else token,
-        "token_id": count_in(token_id, below=MAX_TOKEN_ID),
-        "logprob": math.nan if logprob is None else float(logprob),
+        "token_id": token_id if type(token_id) is int and 0 <= token_id < MAX_TOKEN_ID else None,
+        "logprob": math.nan if logprob is None else _number(logprob),
     }
+
+
+def _number(value: Any) -> float:
+    if type(value) not in (int, float):  # float() takes truths and texts
+        raise TypeError("not a number")
+    if abs(value) > _MOST:
+        raise OverflowError("not a float32")
+    return float(value)
 
 
 def given_bytes(entry: dict[str, Any]) -> bytes:

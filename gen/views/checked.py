@@ -29,7 +29,7 @@ from stillhouse.gen.source.conversation import NoPrompt
 from stillhouse.gen.source.references import reference
 from stillhouse.gen.store.readable import ReadableStore
 from stillhouse.gen.views.judging import Case, with_judges
-from stillhouse.gen.views.report.files import open_parquet
+from stillhouse.gen.views.parquet_files import open_parquet
 from stillhouse.schemas.check_settings import Reference
 from stillhouse.schemas.checks import AnyCheck, references_of, whole_chunks
 from stillhouse.schemas.inline_reasoning import split_reasoning

@@ -6,7 +6,7 @@ from typing import Any
 from stillhouse.gen.dataset.reader import DatasetReader
 from stillhouse.gen.inert import inert
 from stillhouse.gen.store.readable import ReadableStore
-from stillhouse.gen.views.report.files import open_parquet
+from stillhouse.gen.views.parquet_files import open_parquet
 
 MAX_CHARS = 240
 """Maximum length shown of a prompt or an answer."""

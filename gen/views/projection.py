@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict
 
 from stillhouse.gen.dataset.reader import DatasetReader
 from stillhouse.gen.store.readable import ReadableStore
-from stillhouse.gen.views.report.files import open_parquet
+from stillhouse.gen.views.parquet_files import open_parquet
 from stillhouse.gen.views.workload import Need, shares_of, slowest_account
 from stillhouse.schemas.price import Price
 from stillhouse.schemas.recipe import Recipe

@@ -10,8 +10,9 @@ from stillhouse.gen.dataset.reader import DatasetReader
 from stillhouse.gen.errors import UsageError
 from stillhouse.gen.source.columns import instead
 from stillhouse.gen.store.readable import ReadableStore
-from stillhouse.gen.views.report.files import open_parquet
-from stillhouse.schemas.arrow import SCHEMA_VERSION, columns_of
+from stillhouse.gen.views.parquet_files import open_parquet
+from stillhouse.schemas.arrow import columns_of
+from stillhouse.schemas.version import SCHEMA_VERSION
 
 _READERS = 8
 

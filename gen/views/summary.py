@@ -153,7 +153,7 @@ class Summary(BaseModel):
             )
         if self.no_logprobs:
             found.append(
-                f"{counted(self.no_logprobs, 'record lacks', 'records lack')} the log probabilities that were "
+                f"{counted(self.no_logprobs, 'record lacks', 'records lack')} the log-probabilities that were "
                 "requested (ask.top_logprobs)"
             )
         if self.tool_calls:

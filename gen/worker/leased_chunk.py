@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -184,26 +185,29 @@ class Hands:
         kept = {key: each.ids.keys() for key, each in self.earlier(chunk).items()} if is_known else {}
         old = leftovers(folder)
         journal = JournalFile.create(folder / journal_name(self._name, at=self._clock.time()))
-        opened = OpenChunk(
-            chunk,
-            journal,
-            samples=chunk.samples,
-            teacher_of=self._teacher_of,
-            equal_once=self._recipe.dedup.answers,
-            kept=kept,
-            carried=carried,
-            judges=self._judges,
-        )
-        opened.had_owners = grant.had_owners
-        found = self._journals.recovered(grant.chunk, mine=journal.path)
-        opened.recover(found, died=grant.died)
-        for path in old:
-            path.unlink(missing_ok=True)
-        # Recovered frames are already in the store: the clock only counts for what this worker adds.
+        with ExitStack() as stack:
+            stack.callback(journal.close)  # if this fails, the next owner must not take it for a live writer's
+            opened = OpenChunk(
+                chunk,
+                journal,
+                samples=chunk.samples,
+                teacher_of=self._teacher_of,
+                equal_once=self._recipe.dedup.answers,
+                kept=kept,
+                carried=carried,
+                judges=self._judges,
+            )
+            opened.had_owners = grant.had_owners
+            found = self._journals.recovered(grant.chunk, mine=journal.path)
+            opened.recover(found, died=grant.died)
+            for path in old:
+                path.unlink(missing_ok=True)
+            # Recovered frames are already in the store: the clock only counts for what this worker adds.
+            shipper, shipped_at = self._journals.live(grant.chunk, journal), self._clock.monotonic()
+            if grant.had_owners:  # this worker may be one: an earlier journal must not pass for all that it wrote
+                shipper.announce()
+            stack.pop_all()
         prompt_bytes = sum(PROMPT_BYTES + prompt.chars for prompt in chunk.prompts)
-        shipper, shipped_at = self._journals.live(grant.chunk, journal), self._clock.monotonic()
-        if grant.had_owners:  # this worker may be one of them: an earlier journal must not pass for all that it wrote
-            shipper.announce()
         return LeasedChunk(opened, shipper, shipped_at, prompt_bytes, frozenset(found.whole))
 
     def earlier(self, chunk: Chunk) -> Mapping[SeriesKey, Kept]:

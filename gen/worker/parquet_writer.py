@@ -1,6 +1,7 @@
 """Writes a Parquet file row by row in bounded memory, and counts and hashes its contents."""
 
 import hashlib
+from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ class Sheet:
         """Earlier rows of the row group."""
         self._bytes = 0
         self._writer: pq.ParquetWriter | None = None
+        self._nulls: Counter[str] = Counter()
         self.rows = 0
 
     def add(self, row: tuple[Any, ...], *, size: int) -> None:
@@ -45,6 +47,11 @@ class Sheet:
             self._convert()
         if self._bytes >= ROW_GROUP_BYTES or len(self._tables) * COLUMN_ROWS >= ROW_GROUP_ROWS:
             self._flush()
+
+    def nulls_in(self, column: str) -> int:
+        """Rows so far without a value in this column."""
+        self._convert()
+        return self._nulls[column]
 
     def finish(self, metadata: dict[str, str]) -> None:
         """Write the rest and close; the metadata goes into the file's footer."""
@@ -73,6 +80,7 @@ class Sheet:
             arrays = columns(list(zip(*self._rows, strict=True)), self._schema)
             self._rows = []
             self._tables.append(pa.Table.from_arrays(arrays, schema=self._schema))
+            self._nulls.update({name: array.null_count for name, array in zip(self._schema.names, arrays, strict=True)})
 
     def _flush(self) -> None:
         self._convert()

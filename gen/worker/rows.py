@@ -40,7 +40,8 @@ class Form:
         self.columns = columns
         self.inline = inline
         names = columns.data.names
-        self._has_scores, self._has_logprobs = "token_logprobs" in names, LOGPROBS in names
+        self.labels = next((name for name in ("token_logprobs", LOGPROBS) if name in names), None)
+        """The column of log-probabilities, if there is one."""
         self.data = itemgetter(*names)
         """Picks the values of a row from those of all columns."""
         self.rejected = itemgetter(*columns.rejected.names)
@@ -60,9 +61,9 @@ class Form:
     def scores(self, completion: Completion) -> dict[str, Any]:
         """The values of the columns with log-probabilities; those of new datasets are built from many answers at
         once."""
-        if not self._has_scores:
-            return {LOGPROBS: completion.logprobs} if self._has_logprobs else {}
-        return dict.fromkeys(SCORES, completion.scores)
+        if self.labels == LOGPROBS:
+            return {LOGPROBS: completion.logprobs}
+        return {} if self.labels is None else dict.fromkeys(SCORES, completion.scores)
 
     def verdicts(self, verdicts: Sequence[Verdict]) -> dict[str, dict[str, Any] | None]:
         """The value of the column `checks`."""

@@ -35,7 +35,7 @@ class SealCounts:
         self._unchecked_input = self._unchecked_output = 0
         self._unchecked_usd = 0.0
         self._finish_words: Counter[str] = Counter()
-        self._tool_calls = self._no_logprobs = self._distillation_refusals = self._late = 0
+        self._tool_calls = self._unlabelled = self._distillation_refusals = self._late = 0
         self._by_accepted: Counter[int] = Counter()
         self._checks: Counter[tuple[str, str, Literal["accepted", "rejected", "unchecked"]]] = Counter()
 
@@ -62,7 +62,7 @@ class SealCounts:
         self._distillation_refusals += is_distillation(completion)
         if reason is None:
             self._tool_calls += completion.tool_calls is not None
-            self._no_logprobs += teacher.wants_logprobs and completion.scores is None
+            self._unlabelled += not teacher.wants_logprobs and completion.scores is None
         elif reason == "unknown_finish" and len(self._finish_words) < MOST_WORDS:
             self._finish_words[(completion.finish_reason_raw or "none")[:MOST_WORD_CHARS]] += 1
 
@@ -87,8 +87,9 @@ class SealCounts:
             self._by_accepted[before] -= 1
         self._by_accepted[before + accepted] += 1
 
-    def total(self, *, records: int) -> ShardCounts:
-        """The sum of all counts."""
+    def total(self, *, records: int, no_logprobs: int) -> ShardCounts:
+        """The sum of all counts. `no_logprobs`: records without log-probabilities, requested or not. Those in a reply
+        are parsed when they become columns, so only then is it known if they can be read."""
         kinds = (kind for retried in self._chunk.retried.values() for kind in retried.kinds.values())
         return ShardCounts(
             records=records,
@@ -110,7 +111,7 @@ class SealCounts:
             finish_words=dict(self._finish_words),
             tool_calls=self._tool_calls,
             late=self._late,
-            no_logprobs=self._no_logprobs,
+            no_logprobs=max(0, no_logprobs - self._unlabelled),
             distillation_refusals=self._distillation_refusals,
             checks_usd=self._spending.checks_usd,
             wasted_usd=self._spending.wasted_usd,

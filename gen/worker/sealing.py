@@ -32,10 +32,10 @@ from stillhouse.gen.worker.prompt_choice import PromptChoice
 from stillhouse.gen.worker.seal_counts import SealCounts
 from stillhouse.gen.worker.stored_images import stored_images, with_features
 from stillhouse.schemas import __version__
-from stillhouse.schemas.arrow import META_KEY
 from stillhouse.schemas.completion import Completion
 from stillhouse.schemas.prompt import Prompt
 from stillhouse.schemas.recipe import Recipe
+from stillhouse.schemas.version import META_KEY
 
 NOT_WAITED_FOR = GiveUp(
     "ambiguous", "no answer came before its worker was gone, and enough others to its prompt are accepted", None
@@ -264,6 +264,7 @@ class Sealer:
         return side
 
     def _meta(self, side: dict[str, SideFile]) -> ShardMeta:
+        data, labels = self._sheet("data"), self._form.labels
         return ShardMeta(
             schema_version=self._open.chunk.columns.version,
             stillhouse=__version__,
@@ -281,7 +282,7 @@ class Sealer:
             answered_as={teacher: sorted(models) for teacher, models in self._counts.models.items() if models},
             asked_online=tuple(self._asked_online),
             side=side,
-            counts=self._counts.total(records=self._sheet("data").rows),
+            counts=self._counts.total(records=data.rows, no_logprobs=data.nulls_in(labels) if labels else 0),
         )
 
 

@@ -47,7 +47,7 @@ class Contestant:
     """Glob of its Parquet files in the job's folder."""
 
 
-def _recipe(job: Job, prompts: Path, *, name: str, workers: int, judged: bool = False) -> Path:
+def recipe_of(job: Job, prompts: Path, *, name: str, workers: int, judged: bool = False) -> Path:
     """A recipe over these prompts into the job's folder; a judge may score each answer, and accepts it."""
     told = job.told.model_dump(exclude_none=True)
     teacher = {"name": "t", "api": "openai-chat", "base_url": job.url, "model": "m", "limits": told}
@@ -71,7 +71,7 @@ def _recipe(job: Job, prompts: Path, *, name: str, workers: int, judged: bool = 
 
 def _stillhouse(workers: int, *, judged: bool = False) -> Contestant:
     def command(job: Job) -> list[str]:
-        recipe = _recipe(job, job.prompts, name="dataset", workers=workers, judged=judged)
+        recipe = recipe_of(job, job.prompts, name="dataset", workers=workers, judged=judged)
         return [str(Path(sys.executable).with_name("stillhouse")), "run", str(recipe), "--quiet", "--json"]
 
     title = "stillhouse" + f", {workers} workers" * (workers > 1) + ", judged" * judged
@@ -87,10 +87,10 @@ def _stillhouse_on_a_cluster(jobs: int, workers: int) -> Contestant:
         for number in range(jobs):
             part = job.folder / f"prompts-{number}.jsonl"
             part.write_text("".join(lines[number::jobs]))
-            recipes.append(str(_recipe(job, part, name=f"dataset-{number}", workers=workers)))
+            recipes.append(str(recipe_of(job, part, name=f"dataset-{number}", workers=workers)))
         return [sys.executable, "-m", "benchmark.jobs", str(job.started), job.url, *recipes]
 
-    title = f"stillhouse, {jobs} jobs of {workers} workers" if jobs > 1 else "stillhouse on a running cluster"
+    title = f"stillhouse, {jobs} jobs of {workers} workers"
     return Contestant(title, command, "ray::TeacherWorker", "dataset-*/data/*.parquet")
 
 
@@ -106,7 +106,6 @@ STILLHOUSE = _stillhouse(1)
 STILLHOUSE_2 = _stillhouse(2)
 STILLHOUSE_4 = _stillhouse(4)
 JUDGED = _stillhouse(1, judged=True)
-CLUSTER = _stillhouse_on_a_cluster(1, 1)
 CLUSTER_4 = _stillhouse_on_a_cluster(2, 2)
 HTTPX = _bare("bare httpx + httpx-aiohttp", "benchmark.bare_httpx")
 AIOHTTP = _bare("bare aiohttp", "benchmark.bare_aiohttp")

@@ -38,7 +38,7 @@ from stillhouse.gen.worker.score_columns import score_columns
 from stillhouse.gen.worker.watchdog import MOST_HELD_S
 from stillhouse.schemas.ask import Ask
 from stillhouse.schemas.completion import Completion
-from stillhouse.schemas.score import Scored
+from stillhouse.schemas.scored import Scored
 from stillhouse.schemas.teacher import Teacher
 
 SIZES_MB, ROUNDS, TICK_S = (3.3, 10.0, 33.0, 60.0), 3, 0.003
@@ -134,7 +134,7 @@ def _vllm(size: float, chance: random.Random) -> tuple[bytes, Scored | None]:
 
 def _sglang(size: float, chance: random.Random) -> tuple[bytes, Scored | None]:
     ids = [chance.randrange(32_000) for _ in range(_SOME)]
-    tops = [[[-chance.random(), chance.randrange(32_000), None] for _ in range(64)] for _ in ids]
+    tops = [[[-chance.random(), 32_000 + chance.randrange(32_000), None] for _ in range(64)] for _ in ids]
     rows, alternatives = _repeated(size, [[-0.5, each, None] for each in ids], tops)
     scored = Scored.of([1], ids * (rows.count(b"-0.5") // _SOME))
     head = b'{"meta_info":{"input_token_logprobs":[[null,1,null],' + rows + b'],"input_top_logprobs":[null,'

@@ -23,7 +23,7 @@ LINGER_S = 5.0
 """How long what a command leaves behind has to end by itself."""
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
-_TICKS = os.sysconf("SC_CLK_TCK")
+TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class TreeCost(BaseModel):
@@ -70,7 +70,7 @@ class _Tree:
 
     def look(self) -> list[int]:
         """Note what every living descendant has used so far; their ids."""
-        living = _descendants()
+        living = descendants()
         for pid, ticks in living.items():
             self._cpu_ticks[pid] = max(ticks, self._cpu_ticks.get(pid, 0))
             with contextlib.suppress(OSError):
@@ -109,7 +109,7 @@ class _Tree:
         seen lacks the last moment of each.
         """
         used = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return max(used.ru_utime + used.ru_stime, sum(self._cpu_ticks.values()) / _TICKS)
+        return max(used.ru_utime + used.ru_stime, sum(self._cpu_ticks.values()) / TICKS)
 
     @property
     def peaks_mb(self) -> dict[str, list[float]]:
@@ -126,7 +126,7 @@ def _title(cmdline: str) -> str:
     return next((name for name in names if not name.startswith("python")), "")
 
 
-def _descendants() -> dict[int, int]:
+def descendants() -> dict[int, int]:
     """(process id: CPU ticks) of all that descends from this process; those that wait to be reaped are not living."""
     ticks: dict[int, int] = {}
     children: dict[int, list[int]] = {}

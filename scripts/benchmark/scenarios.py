@@ -6,7 +6,6 @@ from typing import Literal, TypeAlias
 from benchmark.contestants import (
     AIOHTTP,
     ALL,
-    CLUSTER,
     CLUSTER_4,
     HTTPX,
     JUDGED,
@@ -153,14 +152,6 @@ SCENARIOS = (
         small=2_000,
         contestants=(STILLHOUSE, STILLHOUSE_2),
         bars=(Bar("cpu_us", 1.1, STILLHOUSE, of=STILLHOUSE_2),),
-    ),
-    Scenario(
-        "start",
-        "one prompt",
-        prompts=1,
-        in_flight=1,
-        contestants=(STILLHOUSE, CLUSTER),
-        bars=(Bar("first_s", 10.0), Bar("first_s", 5.0, of=CLUSTER)),
     ),
     Scenario(
         "limited",

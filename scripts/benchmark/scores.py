@@ -20,7 +20,7 @@ from stillhouse.gen.teachers.transport import Reply
 from stillhouse.gen.worker.score_columns import score_columns
 from stillhouse.schemas.ask import Ask
 from stillhouse.schemas.completion import Completion
-from stillhouse.schemas.score import Scored
+from stillhouse.schemas.scored import Scored
 from stillhouse.schemas.teacher import Teacher
 
 PROMPT, TOKENS, TOP, VOCABULARY = 200, 1_000, 64, 32_000

@@ -4,6 +4,7 @@ Replies that settle at once share one run; those that are about an account, an e
 """
 
 import asyncio
+import json
 import random
 from collections import defaultdict
 from pathlib import Path
@@ -250,7 +251,7 @@ async def test_a_settled_sample_is_read_and_paid_once(tmp_path: Path) -> None:
     assert summary.finish_words == {"none": 6, "1": 2, "repetition": 2}
     words = summary.as_text()
     assert "unknown finish reasons (1 2, none 6, repetition 2)" in words
-    assert "lack the log probabilities" in words
+    assert "lack the log-probabilities" in words
 
 
 async def test_calls_to_offered_tools_are_in_the_message(tmp_path: Path) -> None:
@@ -522,7 +523,24 @@ async def test_missing_log_probabilities_are_reported_at_the_first_answers(tmp_p
     async with serving(CaseServer()) as server:
         recipe = case_recipe(tmp_path, server.url, bad("76-no-logprobs/null", 5), ask={"top_logprobs": 2})
         await run(recipe, crew=crew)
-    assert any("log probabilities were requested" in note for note in crew[0].counters.notes)
+    assert any("log-probabilities were requested" in note for note in crew[0].counters.notes)
+
+
+async def test_missing_token_ids_are_reported_at_the_first_answers(tmp_path: Path) -> None:
+    """By a server that ignores that they were requested; the bytes are in their place."""
+    crew: list[Worker] = []
+    document = json.loads(good_answer(0))
+    document["choices"][0]["logprobs"] = {"content": [{"token": "a", "logprob": -0.5, "bytes": [97]}]}
+    folder = tmp_path / "cases"
+    folder.mkdir()
+    head = "HTTP/1.1 200 OK\ncontent-type: application/json\n\n"
+    (folder / "no-ids.http").write_text(head + json.dumps(document), encoding="utf-8")
+    async with serving(CaseServer(folder=folder)) as server:
+        ask = {"top_logprobs": 2, "token_ids": True}
+        recipe = case_recipe(tmp_path, server.url, bad("no-ids", 5), ask=ask)
+        summary = await run(recipe, crew=crew)
+    assert (summary.records, summary.no_logprobs) == (5, 0)
+    assert any("token ids were requested" in note for note in crew[0].counters.notes)
 
 
 @pytest.mark.parametrize("name", ["18-needs-stream/200-empty", "18-needs-stream/400"])

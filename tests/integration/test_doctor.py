@@ -100,6 +100,26 @@ def test_a_teachers_error_reply_leads_to_advice(
     assert (finding.state, fix in finding.fix) == (state, True), finding
 
 
+@pytest.mark.parametrize(
+    ("entries", "words"),
+    [
+        (None, "lacks the requested log-probabilities"),
+        ([{"token": "a", "logprob": "-0.5"}], "lacks the requested log-probabilities"),
+        ([{"token": "a", "logprob": -0.5}], "lacks the requested token ids"),
+        ([{"token": "token_id:7", "logprob": -0.5}], None),
+    ],
+)
+def test_missing_labels_are_reported(tmp_path: Path, entries: Any, words: str | None) -> None:
+    """Before a run pays for answers without them."""
+    message = {"role": "assistant", "content": "hello"}
+    answer = {"choices": [{"finish_reason": "stop", "message": message, "logprobs": {"content": entries}}]}
+    with replying(200, answer) as url:
+        ask = {"top_logprobs": 2, "token_ids": True}
+        finding = found(tmp_path, ask=ask, teachers=[teacher(url)])["teacher t"]
+    assert finding.state == ("warn" if words else "ok")
+    assert (words or "answers as") in finding.message
+
+
 def test_a_wrong_clock_is_reported(tmp_path: Path) -> None:
     """The Date of the teacher's reply shows it."""
     answer = {

@@ -65,7 +65,7 @@ def stored(root: Path, folder: str) -> list[dict[str, Any]]:
 
 
 async def test_streams_of_llama_cpp_give_the_same_records(llama: str, tmp_path: Path) -> None:
-    """One request at a time with the same seed, and no cache, which moves log probabilities a little.
+    """One request at a time with the same seed, and no cache, which moves log-probabilities a little.
 
     Where a stream ends within a character, the server never sends what it held back for it. And it closes connections
     after streams although it says otherwise: a request may meet one that was just closed, and is sent again.
@@ -113,7 +113,7 @@ async def test_answers_of_llama_cpp_are_recorded(llama: str, tmp_path: Path) -> 
 
 
 def assert_same_tokens(row: dict[str, Any], sent: list[dict[str, Any]]) -> None:
-    """Ids and log probabilities, of tokens and of their alternatives."""
+    """Ids and log-probabilities, of tokens and of their alternatives."""
     if not sent:
         assert row["token_logprobs"] is None
         return

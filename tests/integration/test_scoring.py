@@ -19,11 +19,12 @@ from stillhouse.gen.simulator.server import serve
 from stillhouse.gen.teachers.given_scores import GivenScores, aligned
 from stillhouse.gen.teachers.interpreter import Interpreter
 from stillhouse.gen.teachers.outcome import Malformed, ServerError
+from stillhouse.gen.teachers.retry import GiveUp, Tries, decide, note
 from stillhouse.gen.teachers.transport import Reply
 from stillhouse.gen.views.verify import verify
 from stillhouse.schemas.ask import Ask
 from stillhouse.schemas.completion import Completion
-from stillhouse.schemas.score import Scored
+from stillhouse.schemas.scored import Scored
 from stillhouse.schemas.simulator import SimulatorSettings
 from stillhouse.schemas.teacher import Teacher
 
@@ -124,14 +125,30 @@ def change(reply: dict[str, Any], path: list[Any], value: Any) -> dict[str, Any]
         ("vllm", ["prompt_logprobs", 3], {"4": {"logprob": None}}),
         ("vllm", ["prompt_logprobs", 3], {"4": {"logprob": "x"}}),
         ("vllm", ["prompt_logprobs", 3], {"4": {"logprob": 0.5}}),
+        ("vllm", ["prompt_logprobs", 3], {"4": {"logprob": []}}),
+        ("vllm", ["prompt_logprobs", 3], {"4": {"logprob": False}}),
+        ("vllm", ["prompt_logprobs", 3], {"4": {"logprob": "-0.5"}}),
+        ("vllm", ["prompt_logprobs", 3], {"4": {"logprob": -1e300}}),
         ("vllm", ["prompt_logprobs", 2, "8"], -1),
+        ("vllm", ["prompt_logprobs", 2, "-8"], {"logprob": -0.5}),
+        ("vllm", ["prompt_logprobs", 2, " 8"], {"logprob": -0.5}),
+        ("vllm", ["prompt_logprobs", 2, "1_0"], {"logprob": -0.5}),
+        ("vllm", ["prompt_logprobs", 2, str(2**31)], {"logprob": -0.5}),
+        ("vllm", ["prompt_logprobs", 2, "9" * 30], {"logprob": -0.5}),
         ("sglang", ["input_token_logprobs"], None),
         ("sglang", ["input_token_logprobs", 2], [-1, 5, None]),
         ("sglang", ["input_token_logprobs", 2], [None, 4, None]),
         ("sglang", ["input_token_logprobs", 2], 5),
         ("sglang", ["input_top_logprobs"], [None, []]),
         ("sglang", ["input_top_logprobs", 1], [[-0.5, 2**31, None]]),
+        ("sglang", ["input_top_logprobs", 1], [[-0.5, 8.5, None]]),
+        ("sglang", ["input_top_logprobs", 1], [[-0.5, "8", None]]),
+        ("sglang", ["input_top_logprobs", 1], [[-0.5, True, None]]),
+        ("sglang", ["input_top_logprobs", 1], [[-0.5, [8], None]]),
+        ("sglang", ["input_top_logprobs", 1], [[-0.5, -0.5, 8]]),
         ("sglang", ["input_top_logprobs", 1], "x"),
+        ("sglang", ["input_top_logprobs", 1], None),
+        ("sglang", ["input_top_logprobs", 2], [[-0.5, 4, None]]),
     ],
 )
 def test_scores_of_other_tokens_are_malformed(api: str, path: list[Any], value: Any) -> None:
@@ -139,6 +156,31 @@ def test_scores_of_other_tokens_are_malformed(api: str, path: list[Any], value: 
     found = read(api, change(VLLM if api == "vllm" else SGLANG, path, value))
     assert isinstance(found, Malformed)
     assert "not those of the tokens that were sent" in found.message
+
+
+def test_more_alternatives_than_requested_are_kept() -> None:
+    """The token that was sent is among them unless it is the least likely, which vLLM adds to them."""
+    items = [
+        None,
+        {"2": {"logprob": -1}},
+        {"3": {"logprob": -0.5}, "8": {"logprob": -1.5}, "9": {"logprob": -2.5}},
+        {"4": {"logprob": -2.5}, "8": {"logprob": -0.5}, "9": {"logprob": -1.5}},
+    ]
+    found = read("vllm", VLLM | {"prompt_logprobs": items}, top=1)
+    assert isinstance(found, Completion)
+    assert isinstance(found.scores, GivenScores)
+    assert (found.scores.top_ids.tolist(), found.scores.ends.tolist()) == ([3, 8, 9, 8, 9], [0, 3, 5])
+
+
+@pytest.mark.parametrize(("api", "reply"), [("vllm", VLLM), ("sglang", SGLANG)])
+def test_the_same_fault_is_not_asked_for_a_third_time(api: str, reply: dict[str, Any]) -> None:
+    """Each such reply may be paid for; other last digits don't make it another."""
+    name = "prompt_logprobs" if api == "vllm" else "input_token_logprobs"
+    tries = Tries()
+    for usage in (4, 5):
+        bad = change(reply, [name], reply[name][:-1]) | {"usage": usage}
+        note(outcome := read(api, bad), tries)
+    assert isinstance(decide(outcome, tries, max_attempts=9), GiveUp)
 
 
 def test_an_aborted_request_is_a_failure() -> None:

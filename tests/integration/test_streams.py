@@ -78,7 +78,7 @@ def rows(recipe: Recipe) -> list[dict[str, Any]]:
 async def test_a_streamed_run_gives_the_same_records_as_an_unstreamed_one(
     tmp_path: Path, api: str, asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Reasoning, tool calls and log probabilities; and each was asked for as it should be."""
+    """Reasoning, tool calls and log-probabilities; and each was asked for as it should be."""
     monkeypatch.setenv("T_KEY", "canary-key-4f9d-for-the-tests")
     twins = []
     for stream in (False, True):

@@ -178,3 +178,33 @@ def test_a_planned_file_that_grows_is_refused_by_name(tmp_path: Path) -> None:
     assert arrive(arrivals, clock)
     with pytest.raises(SourceError, match=rf"{path}: changed after it was planned.*new file beside it"):
         planner.step()
+
+
+@pytest.mark.parametrize("change", ["removed", "renamed", "written on"])
+def test_a_file_that_changes_after_it_was_listed_is_looked_at_again(tmp_path: Path, change: str) -> None:
+    """It was not planned yet, so the run continues with what is there now."""
+    _, planner, arrivals, clock = following(tmp_path)
+    path = write_source(tmp_path, questions(2))
+    write_source(tmp_path, questions(2, start=2), name="b.jsonl")
+    assert arrive(arrivals, clock)
+    if change == "removed":
+        path.unlink()
+    elif change == "renamed":
+        path.rename(path.with_name("c.jsonl"))
+    else:
+        write_source(tmp_path, questions(3))
+    assert planner.step() == Wait("files")
+    assert arrive(arrivals, clock)
+    plan = planner.step()
+    assert isinstance(plan, SourcePlan)
+    names = {"removed": ["b"], "renamed": ["b", "c"], "written on": ["a", "b"]}[change]
+    assert [Path(file.url).stem for file in plan.files] == names
+
+
+def test_a_damaged_file_is_refused_by_name(tmp_path: Path) -> None:
+    """It is complete, and still as it was listed."""
+    _, planner, arrivals, clock = following(tmp_path)
+    write_source(tmp_path, [" "], name="a.parquet")
+    assert arrive(arrivals, clock)
+    with pytest.raises(SourceError, match=r"a\.parquet can't be read"):
+        planner.step()

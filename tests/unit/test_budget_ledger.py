@@ -268,8 +268,17 @@ DISK_MOVES = st.lists(
 )
 
 
+BURNT = [
+    *[("lease", 0, CHUNKS[0]), ("read", 0, CHUNKS[0]), ("report", 0, CHUNKS[0]), *[("ask", 0, CHUNKS[0])] * 4],
+    *[("report", 0, CHUNKS[0]), *[("ask", 0, CHUNKS[0])] * 3, ("burn", 0, CHUNKS[0]), ("hire", 0, CHUNKS[0])],
+    *[("lease", 0, CHUNKS[0]), ("read", 0, CHUNKS[0]), ("report", 0, CHUNKS[0]), *[("ask", 0, CHUNKS[0])] * 3],
+]
+"""A worker reports four requests, sends three more, and its disk is lost; the next owner sends three and dies."""
+
+
 @settings(max_examples=300, deadline=None)
 @given(limit=st.integers(1, 40), moves=DISK_MOVES)
+@example(limit=40, moves=BURNT)
 def test_no_order_of_crashes_and_sweeps_overspends(limit: int, moves: list[tuple[str, int, ChunkId]]) -> None:
     """Whoever reads a chunk's journals before or after a neighbour ships them, from whatever disks are left."""
     world = Disks(limit)

@@ -61,8 +61,8 @@ def test_card_and_report_mention_missing_log_probabilities_and_custom_columns(tm
     answer(held, 0, body_of())
     sealed(recipe, held)
     _, body = written(recipe)
-    assert "1 record lacks the log probabilities" in body
-    assert "1 record lacks the log probabilities" in report(open_dataset(recipe))
+    assert "1 record lacks the log-probabilities" in body
+    assert "1 record lacks the log-probabilities" in report(open_dataset(recipe))
     row = next(line for line in body.splitlines() if line.startswith("| messages |"))
     assert "tool" in row
     assert row.endswith("Prompt and completion as one conversation. |")

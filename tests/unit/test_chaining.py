@@ -17,8 +17,8 @@ from stillhouse.gen.errors import SourceError
 from stillhouse.gen.source.survey import survey
 from stillhouse.gen.views.card import card_of
 from stillhouse.gen.views.preview import preview
-from stillhouse.schemas.arrow import META_KEY
 from stillhouse.schemas.recipe import Recipe
+from stillhouse.schemas.version import META_KEY
 
 LLAMA = {"name": "l", "api": "openai-chat", "base_url": "http://localhost:1/v1", "model": "meta-llama/Llama-4-x"}
 TOOL = {"type": "function", "function": {"name": "add"}}

@@ -58,7 +58,7 @@ def pieces(draw: st.DrawFn, text: str) -> list[str]:
 
 
 def score(token: str) -> dict[str, Any]:
-    """The log probability of a token, with one alternative."""
+    """The log-probability of a token, with one alternative."""
     entry = {"token": token, "logprob": -0.5, "bytes": list(token.encode())}
     return entry | {"top_logprobs": [entry]}
 
@@ -116,7 +116,7 @@ def twins(draw: st.DrawFn) -> tuple[bytes, bytes]:
 @settings(max_examples=60)
 @given(twins())
 def test_a_stream_reads_like_an_unstreamed_reply(twin: tuple[bytes, bytes]) -> None:
-    """Text, reasoning, tool calls, log probabilities and refusals, whatever pieces they come in."""
+    """Text, reasoning, tool calls, log-probabilities and refusals, whatever pieces they come in."""
     unstreamed, streamed = twin
     assert read(streamed) == read(unstreamed)
 

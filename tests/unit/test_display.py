@@ -22,7 +22,7 @@ PROGRAM = """
 import asyncio, sys
 from pathlib import Path
 from builders import index, questions, recipe_of, write_source
-from stillhouse.cluster.progress.display import Screen
+from stillhouse.cluster.progress.screen import Screen
 from stillhouse.cluster.actors.prompt_queue import PromptQueue
 
 recipe = recipe_of(Path(sys.argv[1]))

@@ -4,6 +4,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -128,7 +129,12 @@ def stood(*events: tuple[float, Outcome], give_up_after_s: float = 600.0) -> Sta
         ([(0, ANSWER), (10, AWAY)], 69, True, False),
         ([(0, ANSWER), (10, AWAY)], 70, True, True),
         ([(0, ANSWER), (10, AWAY), (40, BUSY), (50, AWAY)], 100, True, False),
-        ([(0, ANSWER), (10, AWAY), (60, LOADING)], 5000, False, False),
+        ([(0, ANSWER), (10, AWAY), (60, LOADING)], 659, False, False),
+        ([(0, ANSWER), (10, AWAY), (60, LOADING)], 660, True, True),
+        ([(0, ANSWER), (10, AWAY), (60, LOADING), (659, LOADING)], 1258, False, False),
+        ([(0, ANSWER), (10, AWAY), (60, replace(LOADING, retry_after_s=3600.0))], 4259, False, False),
+        ([(0, LOADING)], 599, False, False),
+        ([(0, LOADING)], 600, True, True),
         ([(0, ANSWER), (10, AWAY), (60, LOADING), (70, AWAY)], 119, True, False),
         ([(0, AWAY), (500, LOADING), (501, AWAY)], 1099, False, False),
         ([(0, ANSWER), (1, BUSY)], 10_000, True, False),
@@ -141,6 +147,12 @@ def test_a_teacher_is_left_when_it_goes_down_or_is_given_up(
     """An outage of a minute; limits never; while it loads, neither runs."""
     standing = stood(*events)
     assert (standing.may_be_left(now=at), standing.is_down(now=at)) == (left, down)
+
+
+def test_a_short_wait_is_not_shorter_than_what_is_between_two_requests_to_a_loading_teacher() -> None:
+    """Its samples ask it every few seconds at most: until then it loads."""
+    standing = stood((0, ANSWER), (10, LOADING), give_up_after_s=1.0)
+    assert [standing.may_be_left(now=at) for at in (69, 70)] == [False, True]
 
 
 def test_a_teacher_without_money_is_back_with_its_next_answer() -> None:
@@ -265,6 +277,21 @@ def test_a_teacher_that_only_an_earlier_owner_asked_is_not_waited_for_forever(tm
     """Its time runs although nothing is sent to it: after `give_up_after_s` the next one is asked."""
     clock = ManualClock(now=100.0)
     chain, lanes = waiting_for_second(tmp_path, clock)
+    clock.now += 599.0
+    chain.look()
+    assert [lane.ordinals for lane in lanes] == [[], [], []]
+    clock.now += 1.0
+    chain.look()
+    assert [lane.ordinals for lane in lanes] == [[], [], [0]]
+
+
+def test_a_teacher_that_was_loading_when_it_was_last_asked_is_not_waited_for_forever(tmp_path: Path) -> None:
+    """The sample that heard so is another owner's by now, and the one that waits here may not be sent to it again."""
+    clock = ManualClock(now=100.0)
+    chain, lanes = waiting_for_second(tmp_path, clock)
+    lost = leased(tmp_path, chain_of(tmp_path, "a", "b", "c", prompts=1), chunk_of(tmp_path / "lost", questions(1))[1])
+    clock.now += 500.0
+    chain.ended(lost, 0, LOADING, place=1, sent_at=clock.now)
     clock.now += 599.0
     chain.look()
     assert [lane.ordinals for lane in lanes] == [[], [], []]

@@ -1,11 +1,13 @@
-"""Large blocks: a process keeps no gaps of their size."""
+"""Large blocks: a process keeps no gaps of their size, and no copy of them in an allocator of Arrow's."""
 
+import os
 import platform
 import subprocess
 import sys
 
 import pytest
 
+POOL = "ARROW_DEFAULT_MEMORY_POOL"
 BLOCKS = 100
 CODE = f"""
 import ctypes
@@ -31,3 +33,13 @@ def test_large_blocks_are_mapped_one_by_one(returns: bool) -> None:
     code = CODE.replace("RETURNS", str(returns))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert (int(done.stdout) >= BLOCKS) is returns
+
+
+@pytest.mark.parametrize("actor", ["teacher_worker", "prompt_queue_actor"])
+@pytest.mark.parametrize(("stated", "pool"), [(None, "system"), ("mimalloc", "mimalloc")])
+def test_arrow_leaves_an_actors_memory_to_the_c_library(actor: str, stated: str | None, pool: str) -> None:
+    """Unless the environment names another allocator: nothing that an actor's process imports comes before that."""
+    code = f"import stillhouse.cluster.actors.{actor}, pyarrow; print(pyarrow.default_memory_pool().backend_name)"
+    env = {name: value for name, value in os.environ.items() if name != POOL} | ({POOL: stated} if stated else {})
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.split() == [pool]

@@ -15,12 +15,12 @@ from stillhouse.gen.teachers.given_scores import GivenScores, Misaligned, Scores
 from stillhouse.gen.teachers.in_pieces import holds, is_utf8, recoded, replaced, search
 from stillhouse.gen.teachers.interpreter import Interpreter
 from stillhouse.gen.teachers.lenient_json import document_in
-from stillhouse.gen.teachers.long_lists import CUT_LIST, list_in, list_pattern, take_out
+from stillhouse.gen.teachers.long_lists import CUT_LIST, MAX_LISTS, list_in, list_pattern, take_out
 from stillhouse.gen.teachers.transport import Reply
 from stillhouse.gen.worker.score_columns import score_columns
 from stillhouse.schemas.ask import Ask
 from stillhouse.schemas.completion import Completion
-from stillhouse.schemas.score import Scored
+from stillhouse.schemas.scored import Scored
 from stillhouse.schemas.teacher import Teacher
 
 TEXTS = st.text(st.sampled_from('ab"\\]}[{,: é\n😀'), max_size=8)
@@ -95,6 +95,14 @@ def test_lists_that_are_short_or_do_not_end_stay() -> None:
         assert orjson.loads(taken.rest) == [{"long": short}, {"long": CUT_LIST}, {"long": short}]
         assert take_out(b'{"long":[1,' + b"2," * 100, LISTS) is None
     assert take_out(orjson.dumps({"long": long}), LISTS) is None
+
+
+def test_only_the_first_lists_are_looked_at() -> None:
+    """A hostile body may hold a million."""
+    body = orjson.dumps([*([{"long": [1]}] * MAX_LISTS), {"long": list(range(100))}])
+    with small_pieces():
+        assert take_out(body, LISTS) is None
+        assert take_out(body.replace(b'{"long":[1]},', b"", 1), LISTS) is not None
 
 
 @given(

@@ -338,7 +338,7 @@ def test_implausible_usage_is_unknown(usage: Any, expected: Usage) -> None:
     assert answer(chat() | {"usage": usage}).usage == expected
 
 
-# --- log probabilities
+# --- log-probabilities
 
 
 def token(text: Any, logprob: Any, **more: Any) -> dict[str, Any]:

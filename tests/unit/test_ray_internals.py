@@ -7,17 +7,22 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 import ray
+from builders import recipe_of
 from ray._common import constants
 from ray._private.node import Node
+from ray._private.ray_constants import get_runtime_env_default_excludes
+from ray._private.runtime_env.packaging import get_uri_for_directory
 from ray._private.services import ProcessInfo
 from ray.job_submission import JobSubmissionClient
 
 from stillhouse.cluster import ray_internals
-from stillhouse.cluster.ray_internals import JobClient
+from stillhouse.cluster.jobs.job_client import CLIENT_LOGGERS, JobClient
+from stillhouse.cluster.jobs.shipment import packed
 
 
 class _Dashboard(BaseHTTPRequestHandler):
@@ -58,6 +63,20 @@ def test_every_job_request_goes_through_our_client(dashboard: str) -> None:
     source = inspect.getsource(JobSubmissionClient)
     assert source.count("self._do_request(") >= 5
     assert "headers=self._headers" in source  # the log's, which has a connection of its own
+
+
+def test_compiled_modules_travel(tmp_path: Path) -> None:
+    """Without it: each process of a job compiles our modules by itself; nothing fails."""
+    (tmp_path / "__pycache__").mkdir()
+    (tmp_path / "__pycache__" / "module.pyc").write_bytes(b"compiled")
+    with packed(recipe_of(tmp_path), ship="code") as shipment:
+        ours = shipment.runtime_env["excludes"]
+    default = get_runtime_env_default_excludes()
+    packages = [
+        get_uri_for_directory(str(tmp_path), include_gitignore=True, excludes=excludes)
+        for excludes in (default, [*default, *ours], [])
+    ]
+    assert packages[0] != packages[1] == packages[2]
 
 
 def test_processes_that_a_run_does_not_need_can_be_left_out() -> None:
@@ -110,7 +129,7 @@ def test_the_head_has_its_own_resource() -> None:
     assert constants.HEAD_NODE_RESOURCE_NAME == ray_internals.HEAD_RESOURCE
 
 
-@pytest.mark.parametrize("name", ray_internals.CLIENT_LOGGERS)
+@pytest.mark.parametrize("name", CLIENT_LOGGERS)
 def test_loggers_of_the_job_client_exist(name: str) -> None:
     """Without it: its warnings appear next to our own messages."""
     assert importlib.util.find_spec(name) is not None

@@ -16,7 +16,7 @@ from stillhouse.gen.teachers.tool_calls import tool_calls_in
 from stillhouse.gen.teachers.transport import Reply
 from stillhouse.schemas.ask import Ask
 from stillhouse.schemas.completion import Completion
-from stillhouse.schemas.score import Scored
+from stillhouse.schemas.scored import Scored
 from stillhouse.schemas.teacher import Teacher
 from stillhouse.schemas.tool_call import ToolCall
 

@@ -33,10 +33,11 @@ from stillhouse.gen.teachers.expense import Expense
 from stillhouse.gen.teachers.outcome import Ambiguous, NoConnection
 from stillhouse.gen.teachers.transport import Reply
 from stillhouse.gen.worker.rows import Form
-from stillhouse.schemas.arrow import FAILED, RECORD, REJECTED, SCHEMA_VERSION, columns_of
+from stillhouse.schemas.arrow import FAILED, RECORD, REJECTED, columns_of
 from stillhouse.schemas.columns import MESSAGES_WITH_CALLS, RECORD_COLUMNS, SCORES
 from stillhouse.schemas.identity import wants_scores
 from stillhouse.schemas.record import Record, RejectReason
+from stillhouse.schemas.version import SCHEMA_VERSION
 
 PRICE = {"input": 1.0, "output": 2.0}
 
@@ -552,3 +553,16 @@ def test_attempts_beyond_the_columns_range_do_not_block_sealing(tmp_path: Path) 
     answer(held, 0, body_of(), at=1e6)
     _, files = sealed(recipe, held)
     assert files["data"][0]["attempts"] == 2**15 - 1
+
+
+def test_labels_that_cannot_be_read_are_missing(tmp_path: Path) -> None:
+    """They are found to be unreadable when the answer is sealed."""
+    recipe, held = chunk_of(tmp_path, questions(2), ask={"top_logprobs": 2})
+    for ordinal, logprob in enumerate((-0.5, True)):
+        entry = {"token": "a", "logprob": logprob, "bytes": [97], "top_logprobs": []}
+        document = json.loads(body_of())
+        document["choices"][0]["logprobs"] = {"content": [entry], "refusal": None}
+        answer(held, ordinal, orjson.dumps(document))
+    meta, files = sealed(recipe, held)
+    assert meta.counts.no_logprobs == 1
+    assert [row["token_logprobs"] for row in files["data"]] == [[-0.5], None]

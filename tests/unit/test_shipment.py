@@ -1,5 +1,8 @@
 """What a submitted run takes along, and above all what not."""
 
+import py_compile
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +11,7 @@ import yaml
 from builders import recipe_of
 from ray.job_submission import JobDetails, JobStatus, JobType
 
+from stillhouse.cluster.jobs.compiled import compiled
 from stillhouse.cluster.jobs.ended import check_ended, lacks_pip
 from stillhouse.cluster.jobs.shipment import Ship, fingerprint, packed, requirements, with_absolute_paths
 from stillhouse.gen.errors import StillhouseError
@@ -29,12 +33,43 @@ def test_the_folder_holds_only_the_recipe_and_our_code(tmp_path: Path, ship: Shi
         folder = Path(shipment.runtime_env["working_dir"])
         files = [path for path in folder.rglob("*") if path.is_file()]
         assert len(list(folder.iterdir())) == 1 + packages
-        assert {path.suffix for path in files} <= {".py", ".yaml", ".j2", ".css"}
+        assert {path.suffix for path in files} <= {".py", ".pyc", ".yaml", ".j2", ".css"}
         assert [path.name for path in files if path.suffix == ".yaml"] == ["recipe.yaml"]
         pip = shipment.runtime_env.get("pip")
     assert not folder.exists()
     assert pip == (requirements() if ship == "all" else None)
     assert not any(line.startswith("ray") for line in requirements())
+
+
+def test_shipped_modules_are_compiled(tmp_path: Path) -> None:
+    """A job's processes would each compile hundreds of modules; what was compiled from another source is not used."""
+    module = tmp_path / "module.py"
+    module.write_text("VALUE = 1\n")
+    assert compiled(module) is None
+    py_compile.compile(str(module))
+    found = compiled(module)
+    assert found is not None
+    name, content = found
+    folder = tmp_path / "elsewhere"
+    (folder / "__pycache__").mkdir(parents=True)
+    (folder / "__pycache__" / name).write_bytes(content)
+    (folder / "module.py").write_text("VALUE = 1\n")
+    assert _loaded(folder) == ["1", "cached"]
+    (folder / "module.py").write_text("VALUE = 2\n")  # the same size, perhaps in the same second
+    assert _loaded(folder) == ["2", "compiled"]
+    module.write_text("VALUE = 11\n")
+    assert compiled(module) is None
+
+
+def _loaded(folder: Path) -> list[str]:
+    """The value in the module, and whether its cache was used."""
+    code = (
+        "import importlib._bootstrap_external as b; real = b._compile_bytecode; used = []\n"
+        "b._compile_bytecode = lambda *given, **named: used.append(1) or real(*given, **named)\n"
+        "import module; print(module.VALUE, 'cached' if used else 'compiled')"
+    )
+    command = [sys.executable, "-B", "-c", code]
+    return subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout.split()
 
 
 def test_nodes_get_what_the_checks_need(tmp_path: Path) -> None:
@@ -69,7 +104,7 @@ def test_no_secret_is_shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     with packed(recipe, ship="code") as shipment:
         folder = Path(shipment.runtime_env["working_dir"])
         assert read_recipe(folder / "recipe.yaml") == recipe
-        assert shipment.runtime_env.keys() == {"working_dir", "env_vars"}
+        assert shipment.runtime_env.keys() == {"working_dir", "excludes", "env_vars"}
         assert shipment.runtime_env["env_vars"] == {"RAY_JOB_STOP_WAIT_TIME_S": "60"}
         shipped = b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
         assert b"secret-value" not in shipped + repr(shipment).encode()

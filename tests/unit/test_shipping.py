@@ -1,25 +1,29 @@
 """Shipping: a journal's frames reach the store in segments, which are deleted once its chunk is sealed."""
 
+import gc
 import os
 import threading
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from builders import FIRST, recipe_of
+from builders import FIRST, index, questions, recipe_of, teachers_of, write_source
 from first_journals import first_journal
 from s3_server import Fault, S3Server
 
 import stillhouse.gen.journal.shipping
+from stillhouse.gen.clock import SYSTEM
+from stillhouse.gen.coordination.leases import Grant
 from stillhouse.gen.dataset.layout import ChunkId, open_dataset
 from stillhouse.gen.errors import StoreAway
-from stillhouse.gen.journal.file import JournalFile
+from stillhouse.gen.journal.file import JournalFile, leftovers
 from stillhouse.gen.journal.frames import MAGIC, Frame, Kind
 from stillhouse.gen.journal.journals import journal_root, journals_at
 from stillhouse.gen.journal.names import present_boot
 from stillhouse.gen.journal.shipping import ShippedJournal
 from stillhouse.gen.store import open_store
 from stillhouse.gen.store.base import Store
+from stillhouse.gen.worker.leased_chunk import Hands
 
 OTHER = ChunkId(0, 1)
 NAME = f"0-{present_boot()}-node.worker-1"
@@ -238,6 +242,52 @@ def test_a_journal_swept_while_it_is_recovered_is_found(tmp_path: Path, store: S
         assert {frame.ordinal for frame in found} == set(range(20))
         swept.join()
         journals_at(store, root).forget(FIRST)
+
+
+@pytest.mark.parametrize("remote", [False, True])
+@pytest.mark.parametrize("read", [1, 3])
+def test_an_abandoned_recovery_leaves_no_file_open(
+    remote: bool, read: int, tmp_path: Path, store: Store, recwarn: pytest.WarningsRecorder
+) -> None:
+    """Whichever journal it was reading."""
+    journals = journals_at(store if remote else open_dataset(recipe_of(tmp_path)), tmp_path)
+    for name in ("0-w0", "0-w1", "0-w2"):
+        begun(tmp_path, name=name, frames=2).close()
+    found = iter(journals.recovered(FIRST))
+    assert [next(found).ordinal for _ in range(read)] == [0, 1, 0][:read]
+    del found
+    gc.collect()
+    assert [str(each.message) for each in recwarn if each.category is ResourceWarning] == []
+
+
+@pytest.mark.parametrize("remote", [False, True])
+def test_a_journal_that_cannot_be_read_leaves_no_other_open(
+    remote: bool, tmp_path: Path, store: Store, recwarn: pytest.WarningsRecorder
+) -> None:
+    """The error names it."""
+    journals = journals_at(store if remote else open_dataset(recipe_of(tmp_path)), tmp_path)
+    begun(tmp_path, name="0-w0", frames=2).close()
+    (tmp_path / str(FIRST) / "0-w1.journal").mkdir()
+    with pytest.raises(StoreAway, match=r"0-w1\.journal: the journal can't be read"):
+        list(journals.recovered(FIRST))
+    gc.collect()
+    assert [str(each.message) for each in recwarn if each.category is ResourceWarning] == []
+
+
+def test_a_chunk_that_cannot_be_opened_leaves_its_journal_to_the_next_owner(tmp_path: Path) -> None:
+    """Which would otherwise wait for a writer that lives, but writes nothing."""
+    write_source(tmp_path, questions(3))
+    recipe = recipe_of(tmp_path)
+    index(recipe)
+    store = open_dataset(recipe)
+    folder = journal_root(store, recipe.run) / str(FIRST)
+    (folder / "0-w0.journal").mkdir(parents=True)
+    hands = Hands("w1", recipe=recipe, store=store, teacher_of=teachers_of(recipe), clock=SYSTEM)
+    with pytest.raises(StoreAway, match=r"0-w0\.journal: the journal can't be read"):
+        hands.open(Grant(FIRST))
+    (folder / "0-w0.journal").rmdir()
+    assert len(leftovers(folder)) == 1
+    assert hands.is_free(FIRST)
 
 
 def test_journals_of_a_sealed_chunk_are_deleted(tmp_path: Path, store: Store) -> None:

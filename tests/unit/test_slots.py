@@ -11,6 +11,7 @@ from processes import below
 from stillhouse.gen.checks.base import Answer, CheckResult
 from stillhouse.gen.checks.pool import CheckPool
 from stillhouse.gen.checks.slots import Slots
+from stillhouse.gen.cpus import usable_cpus
 from stillhouse.schemas.checks import Check
 
 LENGTH = [Check.model_validate({"length": {"max": 3}})]
@@ -64,7 +65,7 @@ def test_another_users_folder_is_not_used(tmp_path: Path, monkeypatch: pytest.Mo
     assert list(elsewhere.iterdir()) == []
     folder.unlink()
     shared = Slots.of_node()
-    taken = [shared.take() for _ in range(len(os.sched_getaffinity(0)))]
+    taken = [shared.take() for _ in range(usable_cpus())]
     assert None not in taken
     assert shared.take() is None
     shutil.rmtree(folder)

@@ -191,12 +191,13 @@ def test_list_is_in_key_order_and_hides_the_stores_own_files(store: Store) -> No
 
 
 def test_links_to_files_are_listed(store: Store) -> None:
-    """Those to folders and to nothing are not."""
+    """Those to folders, to nothing and to themselves are not."""
     store.put("data/a", b"whole")
     data = Path(store.url, "data")
     (data / "b").symlink_to("a")
     (data / "c").symlink_to(".")
     (data / "d").symlink_to("nothing")
+    (data / "e").symlink_to("e")
     assert list(store.keys("data/")) == ["data/a", "data/b"]
     assert [(found.key, found.size) for found in store.list("data/")] == [("data/a", 5), ("data/b", 5)]
 

@@ -29,17 +29,13 @@ from stillhouse.schemas.teacher import Teacher
 TEACHER = Teacher.model_validate({"name": "sim", "api": "simulator"})
 CUTS, READS = Interpreter(TEACHER, Ask(top_logprobs=2)), Interpreter(TEACHER, Ask())
 """The second is not asked for log-probabilities, and reads those that come with the rest of the reply."""
-RESPONSES = Interpreter(
-    Teacher.model_validate(
-        {
-            "name": "t",
-            "api": "openai-responses",
-            "model": "m",
-            "base_url": "https://a.test",
-            "terms": {"license": "MIT", "training_use": "permitted", "url": "https://a.test", "seen_on": "2026-11-22"},
-        }
-    ),
-    Ask(top_logprobs=2),
+TERMS = {"license": "MIT", "training_use": "permitted", "url": "https://a.test", "seen_on": "2026-11-22"}
+RESPONSES, GEMINIS = (
+    Interpreter(
+        Teacher.model_validate({"name": "t", "api": api, "model": "m", "base_url": "https://a.test", "terms": TERMS}),
+        Ask(top_logprobs=2),
+    )
+    for api in ("openai-responses", "gemini")
 )
 
 
@@ -135,6 +131,72 @@ def test_unknown_log_probabilities_are_nan() -> None:
     (found,) = columns(chat([token("a", None), token("b", -9999.0)]))["token_logprobs"]
     assert math.isnan(found[0])
     assert found[1] == -9999.0
+
+
+@pytest.mark.parametrize("value", [True, "-0.5", "nan", [], -1e39])
+def test_what_is_not_a_log_probability_is_not_kept(value: Any) -> None:
+    """Nor made into a number: the answer has no labels."""
+    for content in ([token("a", value)], [token("a", top_logprobs=[token("b", value)])]):
+        assert set(map(str, columns(chat(content)).values())) == {"[None]"}
+
+
+@pytest.mark.parametrize("value", [True, 1.5, "7", -1, 2**31, None])
+def test_what_is_not_an_id_is_not_kept(value: Any) -> None:
+    """Nor rounded: the bytes stand in."""
+    beside = columns(chat([token("a")], token_ids=[value]))
+    found = columns(chat([token("a", id=value, top_logprobs=[token("b", id=value)])]))
+    assert (beside["token_ids"], beside["tokens"]) == ([None], [[b"a"]])
+    assert (found["top_ids"], found["top_tokens"]) == ([None], [[[b"b"]]])
+
+
+def gemini(chosen: Any, tops: Any) -> dict[str, Any]:
+    """A document of Gemini's with these lists."""
+    result = {"chosenCandidates": chosen, "topCandidates": tops}
+    return {
+        "candidates": [{"content": {"parts": [{"text": "four"}]}, "finishReason": "STOP", "logprobsResult": result}]
+    }
+
+
+GEMINI = {"token": "a", "tokenId": 3, "logProbability": -0.5}
+
+
+@pytest.mark.parametrize(
+    ("chosen", "tops", "is_kept"),
+    [
+        ([GEMINI, GEMINI], [{"candidates": [GEMINI]}, {}], True),
+        ([GEMINI, GEMINI], None, True),
+        ([GEMINI, None, GEMINI], [{}, {}, {}], False),
+        ([GEMINI, GEMINI], [{}], False),
+        ([GEMINI, GEMINI], [{}, None], False),
+        ([GEMINI, GEMINI], [{}, {"candidates": [None, GEMINI]}], False),
+    ],
+)
+@pytest.mark.parametrize("is_stream", [False, True])
+def test_no_position_of_gemini_s_is_left_out(*, chosen: Any, tops: Any, is_kept: bool, is_stream: bool) -> None:
+    """Those after it would pass for others."""
+    body = orjson.dumps(gemini(chosen, tops))
+    found = completion(b"data: %b\n\n" % body if is_stream else body, GEMINIS)
+    assert (found.scores is not None) is is_kept
+    if is_kept:
+        assert score_columns([found.scores])["token_ids"].to_pylist() == [[3, 3]]
+
+
+@pytest.mark.parametrize("odd", ["x", 1, {}, [None], [{"token": "b"}]])
+def test_no_piece_of_a_stream_is_left_out(odd: Any) -> None:
+    """Those after it would pass for others; the text is kept."""
+    pieces = [[token("a")], odd, [token("c")]]
+    chunks = [{"choices": [{"index": 0, "delta": {"content": "x"}, "logprobs": {"content": each}}]} for each in pieces]
+    end = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
+    found = completion(b"".join(b"data: %b\n\n" % orjson.dumps(each) for each in [*chunks, end]))
+    assert found.text == "xxx"
+    assert score_columns([found.scores])["token_logprobs"].to_pylist() == [None]
+
+
+def test_labels_of_a_part_of_the_text_are_not_kept() -> None:
+    """OpenAI's other API answers in parts."""
+    document = response([token("a")])
+    document["output"][0]["content"].append({"type": "output_text", "text": " more", "logprobs": None})
+    assert completion(orjson.dumps(document), RESPONSES).scores is None
 
 
 @pytest.mark.parametrize("indent", [None, 1])

@@ -12,11 +12,12 @@ from stillhouse.gen.teachers.transport import Reply
 from stillhouse.gen.worker.columns import column
 from stillhouse.gen.worker.rows import Form
 from stillhouse.gen.worker.verdicts import rejected_by_rules
-from stillhouse.schemas.arrow import SCHEMA_VERSION, columns_of
+from stillhouse.schemas.arrow import columns_of
 from stillhouse.schemas.ask import Ask
 from stillhouse.schemas.completion import Completion
 from stillhouse.schemas.prompt import Prompt
 from stillhouse.schemas.teacher import Teacher
+from stillhouse.schemas.version import SCHEMA_VERSION
 
 READER = Interpreter(Teacher.model_validate({"name": "t", "api": "simulator"}), Ask())
 COLUMNS = columns_of(SCHEMA_VERSION, {"ask": {"extra": {"tools": [{}]}}})

@@ -14,7 +14,7 @@ from stillhouse.gen.simulator.dialects.base import Asked, BadRequest, Error, Spo
 from stillhouse.gen.simulator.dialects.openai_chat import OpenAIChat, integer
 from stillhouse.gen.simulator.wire import Request
 from stillhouse.schemas.prompt import scored_key
-from stillhouse.schemas.score import Scored
+from stillhouse.schemas.scored import Scored
 
 VOCABULARY = 32_000
 MOST_TOP = 64

@@ -17,7 +17,7 @@ from stillhouse.gen.teachers.transport import HttpRequest, Reply
 from stillhouse.gen.teachers.vocabulary import ErrorVocabulary
 from stillhouse.schemas.image import SentImage
 from stillhouse.schemas.prompt import Message
-from stillhouse.schemas.score import Scored
+from stillhouse.schemas.scored import Scored
 from stillhouse.schemas.tool import Tool
 from stillhouse.schemas.tool_call import paired
 

@@ -1,6 +1,6 @@
 """Reads the answer in a chat completion document, in every unambiguous form that servers send.
 
-Malformed extras (usage, log probabilities) are left out: a paid answer is not lost because of them, and the journal
+Malformed extras (usage, log-probabilities) are left out: a paid answer is not lost because of them, and the journal
 keeps the body.
 """
 

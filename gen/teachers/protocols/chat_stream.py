@@ -125,10 +125,10 @@ class _Choice:
             self._rest["error"] = error
         if isinstance(scores := choice.get("logprobs"), dict):
             for name in ("content", "refusal"):
-                if isinstance(entries := scores.get(name), list):
-                    self._scores.setdefault(name, []).extend(entries)
-        if isinstance(ids := choice.get("token_ids"), list):
-            self._token_ids += ids
+                if (entries := scores.get(name)) is not None:
+                    self._scores.setdefault(name, []).extend(_listed(entries))
+        if (ids := choice.get("token_ids")) is not None:
+            self._token_ids += _listed(ids)
 
     def _add_delta(self, delta: dict[str, Any]) -> None:
         if (content := delta.get("content")) is not None:
@@ -191,6 +191,11 @@ class _Choice:
         if self._token_ids:
             choice["token_ids"] = self._token_ids
         return choice | self._rest
+
+
+def _listed(values: Any) -> list[Any]:
+    """A list as it is. Anything else stays as one odd element, because without it those after it would be shifted."""
+    return values if isinstance(values, list) else [values]
 
 
 def _add_function(known: dict[str, Any], piece: dict[str, Any]) -> None:

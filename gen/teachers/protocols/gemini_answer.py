@@ -14,6 +14,7 @@ from stillhouse.gen.teachers.outcome import Malformed, Outcome, ServerError
 from stillhouse.gen.teachers.protocols.calls import function_call
 from stillhouse.gen.teachers.protocols.counts import count_in
 from stillhouse.gen.teachers.protocols.finish import Finish, finish_of
+from stillhouse.gen.teachers.protocols.reply_document import UNKNOWN_SHAPE
 from stillhouse.gen.teachers.protocols.values import dicts, text
 from stillhouse.gen.teachers.thinking import has_markup, split_thoughts
 from stillhouse.gen.teachers.token_scores import TokenScores
@@ -36,7 +37,7 @@ _FINISHES: dict[str, Finish] = {
 _SCORE_NAMES = ("chosenCandidates", "topCandidates")
 SCORE_LISTS = list_pattern(_SCORE_NAMES)
 _SOME_TOKENS = 500
-"""So many, with 20 alternatives each, are some 600 KB."""
+"""Tokens that are read at once; with 20 alternatives each, they take some 600 KB."""
 
 
 def answer_of(document: Any) -> dict[str, Any] | None:
@@ -189,16 +190,18 @@ def _scores(candidate: dict[str, Any], taken: TakenOut | None) -> TokenScores | 
     if taken is not None:
         result = taken.put_back(result, _SCORE_NAMES)
         return None if result is None else _long_scores(result.get("chosenCandidates"), result.get("topCandidates"))
-    if not isinstance(result, dict) or not (chosen := dicts(result.get("chosenCandidates"))):
+    if not isinstance(result, dict):
         return None
-    tops = [dicts(each.get("candidates")) for each in dicts(result.get("topCandidates"))]
-    if len(tops) != len(chosen):
-        tops = [[] for _ in chosen]
-    return TokenScores.of(_entries(zip(chosen, tops, strict=True)))
+    chosen, tops = (result.get(name) or [] for name in _SCORE_NAMES)
+    try:
+        return TokenScores.of(_entries(zip(chosen, tops or [{}] * len(chosen), strict=True)))
+    except UNKNOWN_SHAPE:
+        return None
 
 
 def _long_scores(chosen: Any, tops: Any) -> TokenScores | None:
-    """The same from lists of which one is long; None if they are anything but lists of objects, of the same length."""
+    """The log-probabilities in two lists of which one is long; None unless they are lists of objects, of the same
+    length."""
     if any(not isinstance(each, (list, LongList)) for each in (chosen, tops)) or len(chosen) != len(tops):
         return None
     pairs = zip(
@@ -207,16 +210,15 @@ def _long_scores(chosen: Any, tops: Any) -> TokenScores | None:
     texts: list[bytes] = []
     try:
         while some := list(itertools.islice(pairs, _SOME_TOKENS)):
-            if not all(isinstance(each, dict) for pair in some for each in pair):
-                return None
-            texts.append(dumped(_entries((token, dicts(top.get("candidates"))) for token, top in some))[1:-1])
-    except (ValueError, RecursionError):
+            texts.append(dumped(_entries(some))[1:-1])
+    except UNKNOWN_SHAPE:
         return None
     return TokenScores(b"[%b]" % b",".join(texts))
 
 
-def _entries(pairs: Iterable[tuple[dict[str, Any], list[dict[str, Any]]]]) -> list[dict[str, Any]]:
-    return [{**_entry(token), "top_logprobs": list(map(_entry, top))} for token, top in pairs]
+def _entries(pairs: Iterable[tuple[dict[str, Any], dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Raises one of UNKNOWN_SHAPE rather than leave out a position, which would shift those after it."""
+    return [{**_entry(token), "top_logprobs": list(map(_entry, top.get("candidates") or ()))} for token, top in pairs]
 
 
 def _entry(token: dict[str, Any]) -> dict[str, Any]:

@@ -62,7 +62,7 @@ class _Candidate:
     def __init__(self) -> None:
         self._fields: dict[str, Any] = {}
         self._parts: list[dict[str, Any]] = []
-        self._scores: dict[str, list[dict[str, Any]]] = {}
+        self._scores: dict[str, list[Any]] = {}
 
     @property
     def has_begun(self) -> bool:
@@ -80,7 +80,8 @@ class _Candidate:
         self._parts += parts_of(candidate)
         if isinstance(scores := candidate.get("logprobsResult"), dict):
             for name in _SCORES:
-                self._scores.setdefault(name, []).extend(dicts(scores.get(name)))
+                if (entries := scores.get(name)) is not None:  # anything but a list stays as one odd element
+                    self._scores.setdefault(name, []).extend(entries if isinstance(entries, list) else [entries])
 
     def whole(self) -> dict[str, Any]:
         """The candidate as if unstreamed."""

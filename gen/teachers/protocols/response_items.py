@@ -120,5 +120,10 @@ def _call(item: dict[str, Any]) -> dict[str, Any]:
 
 
 def _scores(parts: list[dict[str, Any]], cut_out: bytes | None) -> TokenScores | None:
-    entries = [entry for part in parts if isinstance(part.get("logprobs"), list) for entry in part["logprobs"]]
+    entries: list[Any] = []
+    for part in parts:
+        if part.get("text"):
+            if not isinstance(found := part.get("logprobs"), list):
+                return None  # those of a part of the text would pass for those of all of it
+            entries += found
     return TokenScores.of(entries, cut_out=cut_out)

@@ -24,7 +24,7 @@ from stillhouse.gen.teachers.signals import trouble_of
 from stillhouse.gen.teachers.transport import HttpRequest, Reply
 from stillhouse.schemas.ask import Ask
 from stillhouse.schemas.completion import Completion, Usage
-from stillhouse.schemas.score import Scored
+from stillhouse.schemas.scored import Scored
 from stillhouse.schemas.teacher import Teacher
 
 _NAMES = ("input_token_logprobs", "input_top_logprobs")
@@ -123,6 +123,8 @@ class _Reply(ScoresReply):
             raise Misaligned("a row of its log-probabilities is not [log-probability, id, text]") from None
         if ids != scored.completion_ids.tolist():
             raise Misaligned("the ids in input_token_logprobs differ from those that were sent")
+        if not scores.agree_with(scored):
+            raise Misaligned("a token has another log-probability in input_top_logprobs than in input_token_logprobs")
         return scores
 
     @staticmethod
@@ -146,7 +148,7 @@ def _values(
         return
     for part in in_parts(tops, skip=1):
         yield Values(
-            top_ids=[row[1] for top in part for row in top or ()],
-            top_logprobs=[row[0] for top in part for row in top or ()],
-            lengths=[len(top or ()) for top in part],
+            top_ids=[row[1] for top in part for row in top],
+            top_logprobs=[row[0] for top in part for row in top],
+            lengths=[len(top) for top in part],
         )

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import orjson
 
+from stillhouse.gen.counted import counted
 from stillhouse.gen.teachers.given_scores import GivenScores, Misaligned, ScoresReply, Values
 from stillhouse.gen.teachers.keys import Credentials
 from stillhouse.gen.teachers.long_lists import LongList, TakenOut, in_parts, list_pattern
@@ -26,7 +27,7 @@ from stillhouse.gen.teachers.signals import trouble_of
 from stillhouse.gen.teachers.transport import HttpRequest, Reply
 from stillhouse.schemas.ask import Ask
 from stillhouse.schemas.completion import Completion
-from stillhouse.schemas.score import Scored
+from stillhouse.schemas.scored import Scored
 from stillhouse.schemas.teacher import Teacher
 
 _NAMES = ("prompt_logprobs",)
@@ -94,11 +95,12 @@ class _Reply(ScoresReply):
         self._top = top
 
     def aligned(self, scored: Scored) -> GivenScores:
-        """See `ScoresReply`. If there are more than requested, the token that was sent is not among the most likely."""
+        """See `ScoresReply`. A position with more tokens than requested includes the one that was sent, which then is
+        not an alternative if it is the least likely."""
         items, sent = self._items, len(scored)
         if not isinstance(items, (list, LongList)) or len(items) != sent:
-            found = f"{len(items):,} items" if isinstance(items, (list, LongList)) else "none"
-            raise Misaligned(f"expected prompt_logprobs of {sent:,} items, got {found}")
+            found = counted(len(items), "item") if isinstance(items, (list, LongList)) else "none"
+            raise Misaligned(f"expected prompt_logprobs of {counted(sent, 'item')}, got {found}")
         if isinstance(self._ids, list) and self._ids != [*scored.prompt_ids.tolist(), *scored.completion_ids.tolist()]:
             raise Misaligned("prompt_token_ids differ from the ids that were sent")
         tokens = iter(scored.completion_ids.tolist())
@@ -110,17 +112,22 @@ class _Reply(ScoresReply):
         except KeyError:
             raise Misaligned("a position has no score of the token that was sent") from None
         except (TypeError, AttributeError, ValueError):
-            raise Misaligned("an item of prompt_logprobs is not an object by token id") from None
+            raise Misaligned("an item of prompt_logprobs is not an object of log-probabilities by token id") from None
 
     def _values(self, tokens: Iterable[int], items: list[Any]) -> Values:
         logprobs: list[float] = []
-        ids: list[int] = []
+        names: list[str] = []
         top_logprobs: list[float] = []
         lengths: list[int] = []
         for token, item in zip(tokens, items, strict=True):
-            logprobs.append(item[str(token)]["logprob"])
-            kept = item if len(item) <= self._top else {name: item[name] for name in item if name != str(token)}
-            ids += map(int, kept)
+            logprobs.append(own := item[str(token)]["logprob"])
+            kept = item
+            if len(item) > self._top and own <= min(each["logprob"] for each in item.values()):
+                kept = {name: item[name] for name in item if name != str(token)}
+            names += kept
             top_logprobs += [each["logprob"] for each in kept.values()]
             lengths.append(len(kept))
-        return Values(logprobs, ids, top_logprobs, lengths)
+        digits = "".join(names)
+        if names and not (digits.isascii() and digits.isdecimal()):  # int() takes "-1", " 1", "1_0" and more
+            raise Misaligned("an alternative's id is not a number")
+        return Values(logprobs, list(map(int, names)), top_logprobs, lengths)

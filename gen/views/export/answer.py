@@ -7,7 +7,7 @@ from typing import Any
 
 from stillhouse.gen.store.readable import ReadableStore
 from stillhouse.gen.teachers.tool_calls import tool_calls_in
-from stillhouse.gen.views.report.files import open_parquet
+from stillhouse.gen.views.parquet_files import open_parquet
 from stillhouse.schemas.arrow import IMAGES, TOOLS
 from stillhouse.schemas.columns import CHECKS
 from stillhouse.schemas.tool_call import ToolCall

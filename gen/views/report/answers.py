@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from stillhouse.gen.dataset.damage import reporting_damage
 from stillhouse.gen.store.readable import ReadableStore
-from stillhouse.gen.views.report.files import open_parquet
+from stillhouse.gen.views.parquet_files import open_parquet
 from stillhouse.gen.views.report.histogram import Histogram
 from stillhouse.gen.views.report.timeline import Timeline
 

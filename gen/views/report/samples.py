@@ -7,8 +7,8 @@ from typing import Any
 
 from stillhouse.gen.counted import counted
 from stillhouse.gen.store.readable import ReadableStore
+from stillhouse.gen.views.parquet_files import open_parquet
 from stillhouse.gen.views.report.answers import Answers, Place
-from stillhouse.gen.views.report.files import open_parquet
 from stillhouse.gen.views.report.shown import TEXT_CHARS, shown
 from stillhouse.schemas.arrow import IMAGES, Columns
 from stillhouse.schemas.columns import LOGPROBS, SCORES

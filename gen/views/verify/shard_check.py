@@ -24,9 +24,10 @@ from stillhouse.gen.views.verify.expected import Expected, Identity
 from stillhouse.gen.views.verify.findings import Finding, FindingKind
 from stillhouse.gen.views.verify.selection import SelectionTally
 from stillhouse.gen.views.verify.tally import Tally
-from stillhouse.schemas.arrow import META_KEY, SCHEMA_VERSION, Columns, columns_of
+from stillhouse.schemas.arrow import Columns, columns_of
 from stillhouse.schemas.identity import grown_from, reduced
 from stillhouse.schemas.select import Select
+from stillhouse.schemas.version import META_KEY, SCHEMA_VERSION
 
 UNREADABLE = (pa.ArrowException, OSError, UnicodeDecodeError)
 """Exceptions that reading a damaged Parquet file raises."""

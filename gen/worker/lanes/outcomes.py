@@ -1,5 +1,7 @@
 """What an outcome means for the counters, for the account's limits, and for the user."""
 
+from collections import Counter
+
 from stillhouse.gen.coordination.counters import Counters
 from stillhouse.gen.limits.shares import Cost
 from stillhouse.gen.limits.stated_wait import Asked
@@ -22,10 +24,11 @@ from stillhouse.gen.teachers.outcome import (
     kind_of,
 )
 from stillhouse.gen.teachers.refused_parameters import refused_parameter
-from stillhouse.schemas.completion import Completion
+from stillhouse.gen.teachers.token_scores import TokenScores
+from stillhouse.schemas.completion import Completion, Scores
 
 LACKING = 3
-"""How many answers may lack the requested log probabilities before the user is warned."""
+"""How many answers may lack the requested log-probabilities, or ids, before the user is warned."""
 
 STARTING_PAUSE_S = 1.0
 """How long the account pauses after a 429 that does not say how long."""
@@ -39,8 +42,8 @@ class Outcomes:
         self._counters = counters
         self._refused_parameters: set[str] = set()
         self._distillation = Watch()
-        self._lacking = 0
-        """Answers without the requested log probabilities."""
+        self._lacking: Counter[str] = Counter()
+        """Answers without what these fields of `ask` request."""
         self._has_scored = False
 
     def count(
@@ -61,8 +64,8 @@ class Outcomes:
         if isinstance(outcome, Completion):
             tally = counters.of(client.teacher.name)
             tally.answered(outcome.usage, usd=client.interpreter.cost_usd(outcome), latency_s=latency_s)
-            if client.interpreter.wants_logprobs and outcome.scores is None:
-                self._lacks_logprobs()
+            if client.interpreter.wants_logprobs:
+                self._note_labels(outcome.scores)
             if not self._has_scored and isinstance(outcome.scores, GivenScores):
                 self._has_scored = True
                 self._note_top(outcome.scores)
@@ -117,14 +120,19 @@ class Outcomes:
                 f"the {score.top} asked for (ask.score.top)"
             )
 
-    def _lacks_logprobs(self) -> None:
-        """Report, once, that the requested log probabilities are missing."""
-        self._lacking += 1
-        if self._lacking == LACKING:
+    def _note_labels(self, scores: Scores | None) -> None:
+        """Report once that the requested log-probabilities, or ids, are missing."""
+        if scores is None:
+            self._lacks("log-probabilities", "top_logprobs", "their column is null")
+        elif self._client.interpreter.wants_token_ids and isinstance(scores, TokenScores) and not scores.has_ids:
+            self._lacks("token ids", "token_ids", "the columns tokens and top_tokens have the tokens' bytes instead")
+
+    def _lacks(self, what: str, name: str, instead: str) -> None:
+        self._lacking[name] += 1
+        if self._lacking[name] == LACKING:
             self._counters.note(
-                f"teacher {self._client.teacher.name}: log probabilities were requested (ask.top_logprobs), but "
-                f"{LACKING} answers came without any: their column is null. Does this server support them for this "
-                "model?"
+                f"teacher {self._client.teacher.name}: {what} were requested (ask.{name}), but {LACKING} answers came "
+                f"without any: {instead}. Does this server support them for this model?"
             )
 
 

@@ -94,6 +94,8 @@ class Spec:
     """True if these teachers are asked online what their batches left."""
     judge_batched: bool = field(default=False, repr=False)
     """True if the judge is asked in batches."""
+    loading: bool = field(default=False, repr=False)
+    """True if a connection can be made in these outages, and the server says that it is loading its model."""
 
     @classmethod
     def drawn(cls, rng: random.Random) -> "Spec":
@@ -111,7 +113,7 @@ class Spec:
             start_s = rng.choice((0.0, rng.uniform(0, 20), rng.uniform(0, 100)))
             outages.append((rng.choice(("t0", "t0", "t1")), start_s, start_s + rng.choice((20.0, 100.0, 400.0))))
         accept = rng.choice((0, 1, 1, 2, 3))
-        return cls(
+        spec = cls(
             local=local,
             prompts=rng.randint(1, 12),
             later_prompts=rng.choice((0, 0, 0, 3)),
@@ -149,7 +151,8 @@ class Spec:
             give_up_after_s=rng.choice((5.0, 60.0, 600.0)),
             budget=rng.choice((None, None, {"requests": rng.randint(1, 40)}, {"usd": rng.uniform(0.2, 4.0)})),
             rival_after_s=rng.uniform(0.0, 30.0) if not local and rng.random() < 0.2 else None,
-        ).selecting(rng)
+        )
+        return spec.selecting(rng).loading_meanwhile()
 
     def selecting(self, rng: random.Random) -> "Spec":
         """The same world with a selection, if the drawn one goes with the rest."""
@@ -199,6 +202,11 @@ class Spec:
         return replace(
             judged, batch_requests=rng.randint(1, 6), batches_open=rng.choice((2, 3, 20)), batch_troubles=troubles
         )
+
+    def loading_meanwhile(self) -> "Spec":
+        """The same where, in some worlds with a chain, who is away can be reached and says that it is loading."""
+        rng = random.Random(f"loading {self!r}")
+        return replace(self, loading=self.route == "fallback" and rng.random() < 0.4)
 
     @classmethod
     def calm(cls, **more: Any) -> "Spec":

@@ -70,6 +70,7 @@ class Teacher:
         in_flight: int | None,
         point: Callable[[str], None],
         outages: Sequence[tuple[str, float, float]] = (),
+        loading: bool = False,
         batch_troubles: float = 0.0,
     ) -> None:
         self.provider = Provider(
@@ -93,6 +94,7 @@ class Teacher:
         self._point = point
         self._busy = 0
         self._outages = outages
+        self._outage = "loading" if loading else "unconnected"
         self._accept = 0
         """Accepted answers wanted of each prompt, or of each teacher to it; 0: all samples are."""
         self._flying: Counter[tuple[Process, str, int]] = Counter()
@@ -133,7 +135,7 @@ class Teacher:
             self._history.attempts[sample] += 1
         fate = "rate" if sample[0] in self.odd else self._rng.choices(self._fates, self._weights)[0]
         if any(teacher == name and start <= self._loop.time() < end for name, start, end in self._outages):
-            fate = "unconnected"
+            fate = self._outage
         if teacher == JUDGE and fate in ("length", "filtered", "refused"):  # words of a judge, and not of an answer
             fate = "answer"
         if fate == "unconnected":
@@ -302,6 +304,8 @@ class Teacher:
                 return _error(429, {"retry-after": wait_s}, request)
             case "busy":
                 return _error(503, {"retry-after": "1"} if rng.random() < 0.5 else {}, request)
+            case "loading":
+                return _error(503, {}, request, message="Loading the model")
             case "failed":
                 return _error(500, {}, request)
             case "bad":
@@ -339,6 +343,8 @@ def _answer(request: Request, text: str, finish: str, *, choices: bool) -> bytes
     )
 
 
-def _error(status: int, headers: dict[str, str], request: Request, *, code: str = "some_error") -> Reply:
-    error = {"code": code, "message": f"refused by r{request.serial}"}
+def _error(
+    status: int, headers: dict[str, str], request: Request, *, code: str = "some_error", message: str = "refused"
+) -> Reply:
+    error = {"code": code, "message": f"{message}, says r{request.serial}"}
     return Reply(status, headers, orjson.dumps({"id": f"r{request.serial}", "error": error}))

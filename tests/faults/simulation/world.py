@@ -121,6 +121,7 @@ class World:
             in_flight=spec.in_flight,
             point=nemesis.point,
             outages=spec.outages,
+            loading=spec.loading,
             batch_troubles=spec.batch_troubles,
         )
         self.teacher.accept = spec.accept
