@@ -13,6 +13,7 @@ from dataclasses import replace
 from stillhouse.gen.limits.replies import Replies, Sample, Spell
 from stillhouse.gen.limits.search import (
     CUT,
+    FIRST_SLOTS,
     HOLD_S,
     MAX_BASELINE,
     MAX_HOLD_S,
@@ -28,6 +29,7 @@ from stillhouse.gen.limits.thresholds import (
     CLEAR_GROWTH,
     LEAP,
     RATE_MARGIN,
+    TOLERANCE,
     is_carried,
     is_conclusive,
     is_outage,
@@ -35,8 +37,8 @@ from stillhouse.gen.limits.thresholds import (
     is_small_step,
     knee_after,
     mean_slots,
-    measured_share,
     refuses_more,
+    share_since_cut,
     slots_for_rate,
     spell_share,
     tolerated_per_s,
@@ -65,6 +67,9 @@ DIP = 0.7
 """Part of its aim at which a cut begins: until requests in flight have ended nothing is sent, all workers learn of the
 cut, and the teacher's allowance recovers a little."""
 
+BACK = 2.0
+"""Factor of the step up after a cut that was unfounded, up to where it was: that it was unfounded may be an error."""
+
 FIRST_DIP, FIRST_RISE_S = 0.3, 6.0
 """The first cut begins further below, and rises slowly. Until then the search climbed on an allowance for bursts, so
 the limit may be anywhere below: on a slow rise, it shows itself at the price of few refusals."""
@@ -92,7 +97,8 @@ def step(search: Search, new: Replies, *, saturated: bool, leased_at: float, now
         throughput = search.slots * (new.tokens or new.served) / max(new.busy_s, 1e-9)
         return _moved(replace(search, knee=Knee(search.slots, throughput / RATE_MARGIN)), needed, now, start=needed)
     if now >= search.cut_at + HEAR_S and leased_at >= search.cut_at:
-        search = replace(search, spell=search.spell.plus(new, tolerated_per_s=tolerated_per_s(search, now), now=now))
+        spell = search.spell.plus(new, tolerated_per_s=tolerated_per_s(search, now), now=now)
+        search = replace(search, spell=spell, since_cut=search.since_cut.plus(new))
     if new.refused and is_overloaded(search, now):
         return _backed_off(search, now)
     if now < search.settled_at:
@@ -129,20 +135,27 @@ def _backed_off(search: Search, now: float) -> Search:
     share, slots, state = spell_share(search, now), search.slots_at(now), search.state
     is_first, mean = search.overloaded_at == math.inf, mean_slots(search, now)
     kept = (FAR_CUT if is_first else max(FAR_CUT, min(CUT, 1 - share))) * slots
+    before = state.slots if isinstance(state, Verifying) else search.sustained
+    cut = Verifying(before, share_since_cut(search, now), slots * (1 - share) / max(search.latency_s, 1e-9))
+    if is_first and cut.possible_baseline:  # with fewer slots, it would take too long to measure
+        kept = max(kept, min(slots, FIRST_SLOTS))
+    if state == Climbing(tests_baseline=True):
+        search = replace(search, baseline=0.0)
     search = replace(search, slot_s=0.0, overloaded_at=now)
     if not is_first and (is_small_step(search) or search.slots > search.sustained <= kept):
         return _undone(search, now)
     if not isinstance(state, Verifying):
         kept = max(kept, min(slots - 1, mean))
-        served_per_s = slots * (1 - share) / max(search.latency_s, 1e-9)
-        state = Verifying(search.sustained, measured_share(search.sample), served_per_s)
-    search = replace(search, state=state, not_sustained=slots)
+    elif state.refused_share > TOLERANCE:  # less says nothing of a baseline that has just begun
+        cut = state
+    search = replace(search, state=cut, not_sustained=slots)
     return _cut(search, kept, now, dip=FIRST_DIP, rise_s=FIRST_RISE_S) if is_first else _cut(search, kept, now)
 
 
 def _cut(search: Search, kept: float, now: float, *, dip: float = DIP, rise_s: float = RISE_S) -> Search:
     sustained = max(1, int(kept))
-    return _moved(replace(search, sustained=sustained), sustained, now, start=int(dip * kept), rise_s=rise_s)
+    search = replace(search, sustained=sustained, since_cut=Sample(now))
+    return _moved(search, sustained, now, start=int(dip * kept), rise_s=rise_s)
 
 
 def _in_outage(search: Search, now: float) -> Search:
@@ -171,15 +184,16 @@ def _recovered(search: Search, state: Recovering, now: float) -> Search:
 def _judged(search: Search, now: float) -> Search:
     """The sample is complete: decide whether this concurrency stands, and what to try next."""
     state, sample = search.state, search.sample
-    if isinstance(state, Verifying) and state.was_unfounded(sample, now=now):
-        baseline = min(MAX_BASELINE, sample.most_refused_share)
-        search = replace(search, state=Climbing(), baseline=baseline, not_sustained=math.inf, sustained=state.slots)
-        return _moved(search, state.slots, now)
+    since_cut = search.since_cut
+    if isinstance(state, Verifying) and state.was_unfounded(since_cut, served_per_s=sample.served_per_s(now)):
+        baseline = min(MAX_BASELINE, since_cut.most_refused_share)
+        search = replace(search, state=Climbing(tests_baseline=True), baseline=baseline, not_sustained=math.inf)
+        return _moved(search, min(state.slots, int(BACK * search.slots) + 1), now)
     if search.slots <= search.sustained:
         if not refuses_more(search):
             return _stood(search, now)
         before = state.slots if isinstance(state, Verifying) else search.slots
-        state = Verifying(before, sample.refused_share, sample.served_per_s(now))
+        state = Verifying(before, since_cut.refused_share, sample.served_per_s(now))
         return _cut(replace(search, state=state, not_sustained=search.slots), CUT * search.slots, now)
     knee = knee_after(search, now)
     if knee is None or refuses_more(search):
@@ -191,7 +205,7 @@ def _stood(search: Search, now: float) -> Search:
     """This concurrency is sustained: try the next one, hold, or keep holding."""
     slots = search.slots
     knee = search.knee
-    if slots < knee.slots:
+    if slots <= knee.slots:  # measured again: a few answers say little, and the first are the fast ones
         knee = Knee(slots, slots * search.sample.slot_throughput)
     hold_s = HOLD_S if slots > (1 + CLEAR_GROWTH) * search.sustained else search.hold_s
     search = replace(search, sustained=slots, knee=knee, hold_s=hold_s)

@@ -7,6 +7,7 @@ A search is in one of four states, and `step` is the only way from one to the ne
     Holding      the knee is found; after a while there may be more room.
     Verifying    refusals came at a concurrency that had been sustained, so it was cut, and the cut must prove itself:
                  a share of refusals that stays the same at any concurrency is the teacher's baseline, not overload.
+                 The next step tests that: if it is overload, there is no baseline.
     Recovering   nearly everything was refused: an outage, which says nothing about limits. Few requests are sent,
                  and once some are served, concurrency doubles back to what was sustained.
 
@@ -30,6 +31,9 @@ FIRST_SLOTS = 16
 MAX_BASELINE = 0.1
 """A steady share of refusals above this is overload: no usable teacher refuses one in ten at any load."""
 
+MOST_BY_CHANCE = 2 * MAX_BASELINE
+"""Before a cut, a larger share than this is overload: a few refusals may be more than the baseline by chance."""
+
 SAME = 0.4
 """A cut that leaves this part of the share of refusals did not help: where concurrency is the cause, a share that is
 small enough for a baseline falls to less. If the share has grown as much, it is not a steady one either."""
@@ -50,6 +54,10 @@ HOLD_S, MAX_HOLD_S = 30.0, 120.0
 @dataclass(frozen=True, slots=True)
 class Climbing:
     """At the sustained concurrency, or trying a step above it."""
+
+    tests_baseline: bool = False
+    """True for the first step since refusals were found to be the teacher's baseline: if it is overload, they were not.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,16 +81,21 @@ class Verifying:
     slots: int
     """The sustained concurrency before the first cut."""
     refused_share: float
-    """Share of refusals before the last cut; 1 if there were too few replies to measure it."""
+    """Share of refusals between the cut before and the last one."""
     served_per_s: float
     """Answers per second before the last cut."""
 
-    def was_unfounded(self, sample: Sample, *, now: float) -> bool:
-        """True if the cut only lost throughput: refusals did not drop, and less was served than before."""
-        lost = sample.served_per_s(now) < (1 + CUT) / 2 * self.served_per_s
-        chance = 2 * math.sqrt(MAX_BASELINE * (1 - MAX_BASELINE) / sample.replies)
-        is_same = SAME * self.refused_share <= sample.refused_share <= self.refused_share / SAME
-        return lost and is_same and sample.refused_share <= MAX_BASELINE + chance
+    @property
+    def possible_baseline(self) -> float:
+        """Share of refusals before the last cut if it may be the teacher's baseline, else 0."""
+        return min(MAX_BASELINE, self.refused_share) if self.refused_share < MOST_BY_CHANCE else 0.0
+
+    def was_unfounded(self, since: Sample, *, served_per_s: float) -> bool:
+        """True if the cut only lost throughput: refusals did not drop since, and less is served than before."""
+        lost = served_per_s < (1 + CUT) / 2 * self.served_per_s
+        chance = 2 * math.sqrt(MAX_BASELINE * (1 - MAX_BASELINE) / since.replies)
+        is_same = SAME * self.refused_share <= since.refused_share <= self.refused_share / SAME
+        return lost and is_same and since.refused > 1 and since.refused_share <= MAX_BASELINE + chance
 
 
 State: TypeAlias = Climbing | Holding | Recovering | Verifying
@@ -125,6 +138,8 @@ class Search:
     """Sum of the concurrency over the time since the last overload."""
     overloaded_at: float = math.inf
     """When it was; infinite before the first."""
+    since_cut: Sample = field(default_factory=lambda: Sample(-math.inf))
+    """Replies to what was sent since the last cut of a sustained concurrency, on its slow rise too."""
     served_at: float = 0.0
     """When an answer came last."""
     cut_at: float = -math.inf

@@ -2,22 +2,18 @@
 
 import math
 
-from stillhouse.gen.limits.replies import Replies, Sample
+from stillhouse.gen.limits.replies import Replies
 from stillhouse.gen.limits.search import Climbing, Knee, Recovering, Search, Verifying
 
 TOLERANCE = 0.01
 """Share of refusals above the baseline that is ignored: the goal is at most one refused request in a hundred."""
 
-ALARM, ALARM_AFTER_CUT = 1.75, 2.5
-ALARM_PER_BASELINE = 60.0
-"""Score of a spell that is taken for overload: two refusals in a short time. After a cut they may still be due to what
-was sent before, and a teacher that refuses some at any load scores more by chance."""
+ALARM, ALARM_PER_BASELINE = 1.75, 60.0
+"""Score of a spell that is taken for overload: two refusals in a short time. A teacher that refuses some at any load
+scores more by chance."""
 
 BUNCH_S = 0.1
 """Seconds' worth of requests that may be sent at once: after a pause, or with a new lease."""
-
-AFTER_CUT = 0.08
-"""After a cut, a baseline of this share is thought possible, so that there is time to measure it."""
 
 FEW_SENT = 10
 """Fewer requests say nothing of the share that is refused."""
@@ -81,14 +77,19 @@ def sent_per_s(search: Search, now: float) -> float:
 
 def tolerated_per_s(search: Search, now: float) -> float:
     """Refusals per second that don't add to a spell: clearly more than the teacher refuses at any load."""
-    baseline = max(AFTER_CUT, search.baseline) if isinstance(search.state, Verifying) else search.baseline
-    return 2 * (baseline + TOLERANCE) * sent_per_s(search, now)
+    return 2 * (_baseline(search) + TOLERANCE) * sent_per_s(search, now)
 
 
 def is_overloaded(search: Search, now: float) -> bool:
     """True if a spell of refusals has more of them than chance explains."""
-    alarm = ALARM_AFTER_CUT if isinstance(search.state, Verifying) else ALARM
-    return search.spell.score >= alarm + ALARM_PER_BASELINE * search.baseline + BUNCH_S * tolerated_per_s(search, now)
+    alarm = ALARM + ALARM_PER_BASELINE * _baseline(search)
+    return search.spell.score >= alarm + BUNCH_S * tolerated_per_s(search, now)
+
+
+def _baseline(search: Search) -> float:
+    """The baseline, or after a cut what it may be: so there is time to measure it."""
+    possible = search.state.possible_baseline if isinstance(search.state, Verifying) else 0.0
+    return max(search.baseline, possible)
 
 
 def mean_slots(search: Search, now: float) -> float:
@@ -106,9 +107,10 @@ def spell_share(search: Search, now: float) -> float:
     return min(1.0, spell.refused / max(FEW_SENT, sent))
 
 
-def measured_share(sample: Sample) -> float:
-    """Share of refusals in the sample; 1 if it is too small."""
-    return sample.refused_share if sample.replies >= ANSWERS else 1.0
+def share_since_cut(search: Search, now: float) -> float:
+    """Share of refusals since the last cut; at first they come sooner than answers, so those in flight count too."""
+    in_flight = search.slots_at(now) if search.overloaded_at == math.inf else 0
+    return search.since_cut.refused / max(FEW_SENT, search.since_cut.replies + in_flight)
 
 
 def is_outage(search: Search, now: float) -> bool:
@@ -136,6 +138,7 @@ def is_conclusive(search: Search, now: float) -> bool:
     least: float = min(ANSWERS, ANSWERS_PER_SLOT * search.slots)
     if isinstance(search.state, Verifying):
         least = max(ANSWERS, EXPECTED_REFUSALS / max(3 * TOLERANCE, search.state.refused_share))
+        return lasted and search.since_cut.served >= least
     return lasted and search.sample.served >= max(least, min(search.slots, LEAP * search.sustained) / 2)
 
 
