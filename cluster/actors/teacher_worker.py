@@ -34,6 +34,7 @@ class TeacherWorker:
 
     def __init__(self, recipe: Plain, queue: Any, *, number: int, head: str | None) -> None:
         gc.set_threshold(COLLECTS_EVERY)
+        return_large_blocks()
         for module in _NEEDED:
             import_module(module)
         from stillhouse.cluster.actors.handles import QueueHandle
@@ -41,7 +42,6 @@ class TeacherWorker:
         from stillhouse.gen.without_pandas import without_pandas
 
         without_pandas()
-        return_large_blocks()
         self._recipe = unpack_recipe(recipe)
         self._head = head
         self._queue = LoggedQueue(QueueHandle(queue), teachers=[teacher.name for teacher in self._recipe.teachers])

@@ -38,8 +38,11 @@ def test_large_blocks_are_mapped_one_by_one(returns: bool) -> None:
 @pytest.mark.parametrize("actor", ["teacher_worker", "prompt_queue_actor"])
 @pytest.mark.parametrize(("stated", "pool"), [(None, "system"), ("mimalloc", "mimalloc")])
 def test_arrow_leaves_an_actors_memory_to_the_c_library(actor: str, stated: str | None, pool: str) -> None:
-    """Unless the environment names another allocator: nothing that an actor's process imports comes before that."""
-    code = f"import stillhouse.cluster.actors.{actor}, pyarrow; print(pyarrow.default_memory_pool().backend_name)"
+    """Unless the environment names another allocator. The module imports no pyarrow: it would be too early."""
+    code = (
+        f"import stillhouse.cluster.actors.{actor} as actor; actor.return_large_blocks(); "
+        "import pyarrow; print(pyarrow.default_memory_pool().backend_name)"
+    )
     env = {name: value for name, value in os.environ.items() if name != POOL} | ({POOL: stated} if stated else {})
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.split() == [pool]
