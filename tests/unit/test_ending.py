@@ -5,15 +5,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from builders import answer, body_of, chunk_of, questions, recipe_of, sealed, write_source
+from builders import SIMULATED, answer, body_of, chunk_of, questions, recipe_of, sealed, write_source
 from click.testing import CliRunner
 from harness import run_in_process
 
 from stillhouse.cluster.cli import main
 from stillhouse.cluster.commands.ending import Ending
+from stillhouse.gen.dataset.binding import bind
 from stillhouse.gen.dataset.layout import open_dataset
 from stillhouse.gen.dataset.reader import DatasetReader
-from stillhouse.gen.errors import Interrupted, Paused, StillhouseError, TeacherPaused, UsageError
+from stillhouse.gen.errors import BudgetSpent, Interrupted, Paused, StillhouseError, TeacherPaused, UsageError
 from stillhouse.gen.views.glimpse import MAX_CHARS, glimpse
 from stillhouse.gen.views.summary import Summary, summarise
 from stillhouse.schemas.recipe import Recipe
@@ -106,6 +107,20 @@ def test_a_stopped_run_says_what_helps(tmp_path: Path, error: StillhouseError, f
     assert said[0].startswith(first)
     assert f"stillhouse report {tmp_path / 'out'}" in said
     assert ("the same command" in said) == resumes
+
+
+@pytest.mark.parametrize("judged", [True, False])
+def test_verdicts_that_a_budget_did_not_cover_are_asked_for_by_a_retry(tmp_path: Path, judged: bool) -> None:
+    """The same command asks only what is not sealed."""
+    recipe = recipe_of(tmp_path)
+    if judged:
+        judge = {"name": "good", "role": "judge", "base_url": "http://127.0.0.1:1/v1", "model": "m"}
+        check = {"judge": {"teacher": "good", "template": "Score it.\n{{ prompt }}", "accept_if": ">= 4"}}
+        check["judge"]["judging_allowed_because"] = "it is ours"
+        recipe = recipe_of(tmp_path, teachers=[judge, SIMULATED], checks=[check])
+    bind(open_dataset(recipe), recipe)
+    shown = commands(Ending(recipe, ["r.yaml"]).stopped(BudgetSpent("9 of 9 requests used")))
+    assert shown[-1] == ("stillhouse retry r.yaml" if judged else "the same command")
 
 
 def test_a_mistake_is_printed_alone(tmp_path: Path) -> None:
