@@ -12,6 +12,7 @@ uses the C library's. That costs plain answers nothing, and log-probabilities a 
 import contextlib
 import ctypes
 import os
+import sys
 
 LARGE_BYTES = 2**16
 """Half of glibc's initial threshold: small images count too. Below it, a system call per block would cost more than the
@@ -22,12 +23,17 @@ _ARROWS = "ARROW_DEFAULT_MEMORY_POOL"
 
 
 def return_large_blocks() -> None:
-    """Return them from now on: before pyarrow is imported, which reads its setting only then.
-
-    The environment may name another allocator for Arrow. If the C library is not glibc, it is left as it is.
-    """
-    os.environ.setdefault(_ARROWS, "system")
+    """Return them from now on; does nothing if the C library is not glibc."""
     with contextlib.suppress(OSError, AttributeError):
         libc = ctypes.CDLL(None)
         libc.mallopt(_M_MMAP_THRESHOLD, LARGE_BYTES)
         libc.mallopt(_M_ARENA_MAX, _HEAPS)
+
+
+def leave_arrow_to_c_library() -> None:
+    """Have Arrow use the C library's allocator, unless the environment names another.
+
+    Does nothing if pyarrow is imported already, for it reads the setting only then.
+    """
+    if "pyarrow" not in sys.modules:
+        os.environ.setdefault(_ARROWS, "system")

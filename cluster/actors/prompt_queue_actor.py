@@ -15,7 +15,9 @@ from stillhouse.gen.coordination.leases import TERM_S
 from stillhouse.gen.dataset.layout import ChunkId
 from stillhouse.gen.dataset.parked_chunks import Parked
 from stillhouse.gen.dataset.shard_meta import ShardCounts
-from stillhouse.gen.large_blocks import return_large_blocks
+from stillhouse.gen.large_blocks import leave_arrow_to_c_library, return_large_blocks
+
+leave_arrow_to_c_library()  # here: see `teacher_worker`
 
 
 class PromptQueueActor:
@@ -25,12 +27,12 @@ class PromptQueueActor:
         self, recipe: Plain, opened: Sequence[int], known: int, workers: int, *, finish: bool, follow: bool
     ) -> None:
         gc.set_threshold(10_000)  # what is imported is no garbage: Python's 700 costs a tenth of the start's CPU
-        return_large_blocks()
         # The driver and the workers import this module too, and need neither.
         from stillhouse.cluster.actors.prompt_queue import PromptQueue
         from stillhouse.gen.without_pandas import without_pandas
 
         without_pandas()
+        return_large_blocks()
         again = ray.get_runtime_context().was_current_actor_reconstructed
         self._queue = PromptQueue(
             unpack_recipe(recipe),

@@ -16,7 +16,11 @@ from stillhouse.gen.clock import SYSTEM
 from stillhouse.gen.coordination.messages import End
 from stillhouse.gen.dataset.layout import open_dataset
 from stillhouse.gen.errors import StillhouseError, cause_of
-from stillhouse.gen.large_blocks import return_large_blocks
+from stillhouse.gen.large_blocks import leave_arrow_to_c_library, return_large_blocks
+
+# Here, because Ray imports pyarrow before it calls an actor's `__init__`, to unpack the arguments. A driver imports
+# this module too, but has imported pyarrow by then.
+leave_arrow_to_c_library()
 
 # The driver imports this module too, and should not wait for what only a worker needs.
 if TYPE_CHECKING:
@@ -34,7 +38,6 @@ class TeacherWorker:
 
     def __init__(self, recipe: Plain, queue: Any, *, number: int, head: str | None) -> None:
         gc.set_threshold(COLLECTS_EVERY)
-        return_large_blocks()
         for module in _NEEDED:
             import_module(module)
         from stillhouse.cluster.actors.handles import QueueHandle
@@ -42,6 +45,7 @@ class TeacherWorker:
         from stillhouse.gen.without_pandas import without_pandas
 
         without_pandas()
+        return_large_blocks()
         self._recipe = unpack_recipe(recipe)
         self._head = head
         self._queue = LoggedQueue(QueueHandle(queue), teachers=[teacher.name for teacher in self._recipe.teachers])
