@@ -53,7 +53,7 @@ def main() -> int:
 
 def _settings() -> argparse.Namespace:
     names = [scenario.name for scenario in SCENARIOS]
-    listed = "\n".join(f"  {scenario.name:12}{scenario.title}" for scenario in SCENARIOS)
+    listed = "\n".join(f"  {scenario.name:14}{scenario.title}" for scenario in SCENARIOS)
     parser = argparse.ArgumentParser(
         prog="scripts/bench", formatter_class=argparse.RawDescriptionHelpFormatter, epilog=f"scenarios:\n{listed}"
     )

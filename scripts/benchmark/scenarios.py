@@ -247,7 +247,7 @@ SCENARIOS = (
         in_flight=64,
         small=10_000,
         contestants=(STILLHOUSE, AIOHTTP),
-        bars=(Bar("growth", 1.1),),
+        bars=(Bar("growth", 1.05),),
         repeated=False,
     ),
 )
