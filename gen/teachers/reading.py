@@ -46,6 +46,7 @@ _Texts = dict[str, list[str]]
 
 
 def _read_apart(origin: Origin, keys: tuple[str, ...], reply: Reply, scored: Scored | None) -> tuple[Read, _Texts]:
+    """`keys`: needed to remove them. They come through the pipe: other processes could read an environment."""
     interpreter = Interpreter(*origin)
     interpreter.keys = keys
     found = _read(interpreter, reply, scored)
