@@ -35,6 +35,7 @@ from stillhouse.cluster.commands.options import (
 from stillhouse.cluster.commands.output import output_path, written
 from stillhouse.cluster.run_options import RunOptions
 from stillhouse.gen.errors import StillhouseError, UsageError
+from stillhouse.gen.process.garbage import collect_rarely
 from stillhouse.schemas import __version__
 from stillhouse.schemas.failure import RETRYABLE, FailureKind
 from stillhouse.schemas.recipe import Recipe
@@ -72,10 +73,10 @@ _WITHOUT_PYARROW = ("submit", "logs", "simulator", "schema")
 def main(context: click.Context) -> None:
     """Ask a teacher model a dataset's worth of prompts, without losing an answer or paying for one twice."""
     if context.invoked_subcommand not in _WITHOUT_PYARROW:
-        from stillhouse.gen.without_pandas import without_pandas
+        from stillhouse.gen.process.without_pandas import without_pandas
 
         without_pandas()
-    gc.set_threshold(10_000)  # what is imported is no garbage: Python's 700 costs a tenth of the start's CPU
+    collect_rarely()
     atexit.register(gc.freeze)  # the search for garbage at exit takes 0.3 s of CPU: seconds on a busy machine
     logging.getLogger("httpx").setLevel(logging.WARNING)
     if sys.stderr is None:  # the output was closed, but the work is done

@@ -22,7 +22,6 @@ from stillhouse.cluster.watch import Watch
 from stillhouse.gen import simulator
 from stillhouse.gen.checks.preflight import check_references
 from stillhouse.gen.clock import SYSTEM
-from stillhouse.gen.cpus import usable_cpus
 from stillhouse.gen.dataset.batch_rules import check_batches, check_none_open, check_still_batched
 from stillhouse.gen.dataset.binding import bind, read_binding
 from stillhouse.gen.dataset.budget_file import begin_budget
@@ -40,6 +39,7 @@ from stillhouse.gen.dataset.upstream import notes_on
 from stillhouse.gen.errors import BudgetSpent, StillhouseError
 from stillhouse.gen.inert import inert
 from stillhouse.gen.journal.begun import why_begun
+from stillhouse.gen.process.cpus import usable_cpus
 from stillhouse.gen.source.arrivals import Arrivals
 from stillhouse.gen.source.survey import passed_over_note
 from stillhouse.gen.store.base import Store

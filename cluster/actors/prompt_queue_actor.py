@@ -1,7 +1,6 @@
 """The PromptQueue as an actor: it receives plain data, and after a restart it collects reports before it leases."""
 
 import asyncio
-import gc
 from collections.abc import Mapping, Sequence
 
 import ray
@@ -15,9 +14,10 @@ from stillhouse.gen.coordination.leases import TERM_S
 from stillhouse.gen.dataset.layout import ChunkId
 from stillhouse.gen.dataset.parked_chunks import Parked
 from stillhouse.gen.dataset.shard_meta import ShardCounts
-from stillhouse.gen.large_blocks import leave_arrow_to_c_library, return_large_blocks
+from stillhouse.gen.process.garbage import collect_rarely
+from stillhouse.gen.process.large_blocks import leave_arrow_to_c_library, return_large_blocks
 
-leave_arrow_to_c_library()  # here: see `teacher_worker`
+leave_arrow_to_c_library()  # at import: see `teacher_worker`
 
 
 class PromptQueueActor:
@@ -26,10 +26,10 @@ class PromptQueueActor:
     def __init__(
         self, recipe: Plain, opened: Sequence[int], known: int, workers: int, *, finish: bool, follow: bool
     ) -> None:
-        gc.set_threshold(10_000)  # what is imported is no garbage: Python's 700 costs a tenth of the start's CPU
+        collect_rarely()
         # The driver and the workers import this module too, and need neither.
         from stillhouse.cluster.actors.prompt_queue import PromptQueue
-        from stillhouse.gen.without_pandas import without_pandas
+        from stillhouse.gen.process.without_pandas import without_pandas
 
         without_pandas()
         return_large_blocks()

@@ -16,7 +16,8 @@ from stillhouse.gen.clock import SYSTEM
 from stillhouse.gen.coordination.messages import End
 from stillhouse.gen.dataset.layout import open_dataset
 from stillhouse.gen.errors import StillhouseError, cause_of
-from stillhouse.gen.large_blocks import leave_arrow_to_c_library, return_large_blocks
+from stillhouse.gen.process.garbage import collect_rarely
+from stillhouse.gen.process.large_blocks import leave_arrow_to_c_library, return_large_blocks
 
 # Here, because Ray imports pyarrow before it calls an actor's `__init__`, to unpack the arguments. A driver imports
 # this module too, but has imported pyarrow by then.
@@ -28,21 +29,18 @@ if TYPE_CHECKING:
 
 _NEEDED = ("stillhouse.gen.teachers.http", "stillhouse.gen.worker.worker")
 """Imported as soon as the actor starts, so that a dependency that a node lacks is reported as the reason it can't."""
-COLLECTS_EVERY = 10_000
-"""New objects between two garbage collections. Python's 700 would come with every few answers, or modules that are
-imported, and find nothing."""
 
 
 class TeacherWorker:
     """Asks, journals, checks and seals, chunk by chunk."""
 
     def __init__(self, recipe: Plain, queue: Any, *, number: int, head: str | None) -> None:
-        gc.set_threshold(COLLECTS_EVERY)
+        collect_rarely()
         for module in _NEEDED:
             import_module(module)
         from stillhouse.cluster.actors.handles import QueueHandle
         from stillhouse.cluster.actors.logged_queue import LoggedQueue
-        from stillhouse.gen.without_pandas import without_pandas
+        from stillhouse.gen.process.without_pandas import without_pandas
 
         without_pandas()
         return_large_blocks()

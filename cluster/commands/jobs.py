@@ -115,7 +115,7 @@ def submit(
             job_id = submitted(ship="code")
             ended = following.follow(jobs, job_id, recipe=chosen)
         from stillhouse.cluster.commands.ending import Ending
-        from stillhouse.gen.without_pandas import without_pandas
+        from stillhouse.gen.process.without_pandas import without_pandas
 
         without_pandas()  # not before: a submission should not wait for pyarrow
         typed = [recipe, *(word for override in overrides for word in ("-o", override))]

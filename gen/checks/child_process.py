@@ -13,8 +13,8 @@ from typing import Any
 
 from stillhouse.gen.checks.base import Answer, CheckResult, Row, Unchecked, Verdict
 from stillhouse.gen.checks.link import Duty, packed, read_frame
-from stillhouse.gen.child_environment import child_environment
 from stillhouse.gen.errors import StillhouseError
+from stillhouse.gen.process.child_environment import child_environment
 
 START_S = 120.0
 """A busy machine takes a while to load sympy."""

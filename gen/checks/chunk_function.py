@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from stillhouse.gen.checks.base import Answer, CheckResult, Row, Unchecked, Verdict
 from stillhouse.gen.checks.function import record_of
-from stillhouse.gen.child_environment import child_environment
+from stillhouse.gen.process.child_environment import child_environment
 from stillhouse.schemas.function_check import FunctionCheck
 
 TIMEOUT_S = 300.0

@@ -17,8 +17,8 @@ from stillhouse.gen.checks.child_process import ChecksBroken, ChildProcess, Died
 from stillhouse.gen.checks.link import REPLACE_ME, Duty
 from stillhouse.gen.checks.registry import require_kinds
 from stillhouse.gen.checks.slots import Slot, Slots
-from stillhouse.gen.cpus import usable_cpus
 from stillhouse.gen.errors import UsageError
+from stillhouse.gen.process.cpus import usable_cpus
 from stillhouse.schemas.checks import AnyCheck, Check
 from stillhouse.schemas.select import Equality
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
-from stillhouse.gen.cpus import usable_cpus
+from stillhouse.gen.process.cpus import usable_cpus
 
 WAITING = "waiting"
 """The file that workers without any slot hold a shared lock on."""

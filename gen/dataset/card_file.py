@@ -14,7 +14,7 @@ CARD_KEY = "README.md"
 EVERY_S = 60.0
 """Seconds between a run's updates of the card."""
 FIRST_S = 5.0
-"""Seconds after which a dataset without a card gets one: at once, it would delay the start of the workers."""
+"""Seconds until a dataset without a card gets one: writing it at once would delay the workers' start."""
 SHARE = 0.02
 """Maximum share of a run's time for updates of the card, each of which reads every footer."""
 

@@ -40,7 +40,7 @@ class Arrivals:
         """Complete files, in the source's order."""
         self._taken: set[SourceFile] = set()
         self._last: set[SourceFile] = set()
-        """Those that were taken last."""
+        """The files that the last `take` marked as no longer new."""
         self._has_new = False
 
     @property

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from stillhouse.gen.child_environment import child_environment
+from stillhouse.gen.process.child_environment import child_environment
 
 APART_BYTES = 2 * 2**20
 """Work on smaller replies is done in 50 ms, in whatever thread; passing them on would cost more than it saves."""
@@ -36,7 +36,7 @@ copyreg.pickle(MappingProxyType, lambda proxy: (_read_only, (dict(proxy),)))
 
 
 class Apart:
-    """The process."""
+    """The process beside this one, started by the first call."""
 
     def __init__(self) -> None:
         self._using = threading.Lock()
@@ -84,7 +84,7 @@ class Apart:
 
 
 APART = Apart()
-"""This process's."""
+"""The one process that all callers here share."""
 atexit.register(APART.end)
 
 

@@ -25,7 +25,7 @@ _SERIALS = re.compile(rb"[0-9A-Fa-f-]*[0-9][0-9A-Fa-f-]*")
 _SHAPED_BYTES = 2**16
 
 Origin: TypeAlias = tuple[Teacher, Ask]
-"""What an interpreter is made of, apart from its place."""
+"""The arguments that make an interpreter, except its place."""
 
 SPARE_TOKENS = 1024
 """Maximum input tokens of a request that are not in its texts: roles, separators, a chat template's own text."""

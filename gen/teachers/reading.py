@@ -13,7 +13,7 @@ from stillhouse.schemas.scored import Scored
 
 
 class Read(NamedTuple):
-    """What a reply says."""
+    """A reply's outcome and size."""
 
     outcome: Outcome
     size: int

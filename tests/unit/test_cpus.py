@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from stillhouse.gen.cpus import usable_cpus
+from stillhouse.gen.process.cpus import usable_cpus
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ POOL = "ARROW_DEFAULT_MEMORY_POOL"
 BLOCKS = 100
 CODE = f"""
 import ctypes
-from stillhouse.gen.large_blocks import LARGE_BYTES, return_large_blocks
+from stillhouse.gen.process.large_blocks import LARGE_BYTES, return_large_blocks
 
 class Use(ctypes.Structure):
     _fields_ = [(name, ctypes.c_size_t) for name in "arena ordblks smblks hblks hblkhd a b c d e".split()]

@@ -11,7 +11,7 @@ from processes import below
 from stillhouse.gen.checks.base import Answer, CheckResult
 from stillhouse.gen.checks.pool import CheckPool
 from stillhouse.gen.checks.slots import Slots
-from stillhouse.gen.cpus import usable_cpus
+from stillhouse.gen.process.cpus import usable_cpus
 from stillhouse.schemas.checks import Check
 
 LENGTH = [Check.model_validate({"length": {"max": 3}})]

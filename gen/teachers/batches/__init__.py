@@ -52,7 +52,10 @@ def batches_of(teacher: Teacher, settings: BatchSettings) -> BatchApi:
 
 
 async def read_result(teacher: Teacher, settings: BatchSettings, api: BatchApi, line: bytes) -> Result:
-    """What the API reads in a line of results; see `gen.teachers.reading` for how. `api`: that of the teacher."""
+    """Read one line of a batch's results where `gen.teachers.reading` would read a reply of its size.
+
+    `api`: the teacher's.
+    """
     if len(line) < LARGE_BYTES:
         return api.read(line)
     if len(line) < APART_BYTES:

@@ -11,7 +11,7 @@ from typing import Any
 from stillhouse.gen.teachers.event_stream import UNREADABLE, repeats
 from stillhouse.gen.teachers.json_text import Packed
 from stillhouse.gen.teachers.protocols.chat_answer import answer_document
-from stillhouse.gen.teachers.protocols.values import dicts
+from stillhouse.gen.teachers.protocols.values import dicts, listed
 
 _TEXTS = ("refusal", "reasoning", "reasoning_content")
 _PIECES = ("text", "summary", "data", "signature")
@@ -126,9 +126,9 @@ class _Choice:
         if isinstance(scores := choice.get("logprobs"), dict):
             for name in ("content", "refusal"):
                 if (entries := scores.get(name)) is not None:
-                    self._scores.setdefault(name, []).extend(_listed(entries))
+                    self._scores.setdefault(name, []).extend(listed(entries))
         if (ids := choice.get("token_ids")) is not None:
-            self._token_ids += _listed(ids)
+            self._token_ids += listed(ids)
 
     def _add_delta(self, delta: dict[str, Any]) -> None:
         if (content := delta.get("content")) is not None:
@@ -191,11 +191,6 @@ class _Choice:
         if self._token_ids:
             choice["token_ids"] = self._token_ids
         return choice | self._rest
-
-
-def _listed(values: Any) -> list[Any]:
-    """A list as it is. Anything else stays as one odd element, because without it those after it would be shifted."""
-    return values if isinstance(values, list) else [values]
 
 
 def _add_function(known: dict[str, Any], piece: dict[str, Any]) -> None:

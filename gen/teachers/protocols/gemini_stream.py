@@ -9,7 +9,7 @@ from stillhouse.gen.teachers.lenient_json import piece_in
 from stillhouse.gen.teachers.protocols.counts import count_in
 from stillhouse.gen.teachers.protocols.gemini_answer import block_reason, continues, parts_of
 from stillhouse.gen.teachers.protocols.reply_document import HAS_BEGUN
-from stillhouse.gen.teachers.protocols.values import dicts
+from stillhouse.gen.teachers.protocols.values import dicts, listed
 
 _PIECE = frozenset({"text", "thought", "thoughtSignature"})
 """Fields of a part that may continue the last one."""
@@ -80,8 +80,8 @@ class _Candidate:
         self._parts += parts_of(candidate)
         if isinstance(scores := candidate.get("logprobsResult"), dict):
             for name in _SCORES:
-                if (entries := scores.get(name)) is not None:  # anything but a list stays as one odd element
-                    self._scores.setdefault(name, []).extend(entries if isinstance(entries, list) else [entries])
+                if (entries := scores.get(name)) is not None:
+                    self._scores.setdefault(name, []).extend(listed(entries))
 
     def whole(self) -> dict[str, Any]:
         """The candidate as if unstreamed."""

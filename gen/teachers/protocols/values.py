@@ -23,3 +23,8 @@ def merged(fields: Mapping[str, Any], extra: Mapping[str, JsonValue]) -> dict[st
         known = found.get(name)
         found[name] = merged(known, value) if isinstance(known, dict) and isinstance(value, dict) else value
     return found
+
+
+def listed(values: Any) -> list[Any]:
+    """A list as it is. Anything else stays as one odd element, because without it those after it would be shifted."""
+    return values if isinstance(values, list) else [values]

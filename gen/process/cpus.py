@@ -10,7 +10,7 @@ _CGROUPS = Path("/sys/fs/cgroup")
 
 
 def usable_cpus(*, mine: Path = _MINE, cgroups: Path = _CGROUPS) -> int:
-    """Those of the process's affinity, or its cgroups' quota in whole CPUs if that is lower; at least 1.
+    """How many CPUs the process's affinity and its cgroups' quota let it use, in whole CPUs; at least 1.
 
     Args:
         mine: lists the process's cgroups, in the format of cgroups(7).
@@ -37,7 +37,7 @@ def _quotas(mine: Path, cgroups: Path) -> Iterator[float]:
 
 
 def _quota(files: list[Path]) -> Iterator[float]:
-    with suppress(OSError, ValueError):  # not every cgroup has the files; `max` means that there is no quota
+    with suppress(OSError, ValueError):  # some cgroups lack the files; `max` means no quota
         quota, period = map(int, " ".join(file.read_text() for file in files).split())
         if quota > 0:  # version 1 says -1 instead of `max`
             yield quota / period
