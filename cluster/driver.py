@@ -19,8 +19,6 @@ from stillhouse.cluster.progress.notebook import Notebook, in_notebook
 from stillhouse.cluster.run_options import RunOptions
 from stillhouse.cluster.signals import signals
 from stillhouse.cluster.watch import Watch
-from stillhouse.gen import simulator
-from stillhouse.gen.checks.preflight import check_references
 from stillhouse.gen.clock import SYSTEM
 from stillhouse.gen.dataset.batch_rules import check_batches, check_none_open, check_still_batched
 from stillhouse.gen.dataset.binding import bind, read_binding
@@ -221,7 +219,10 @@ class Driver:
         return why_no_money(self._recipe, self._recipe.budget, begin_budget(self._store))
 
     def _preflight(self, prompts: Sequence[Prompt]) -> None:
-        check_references(self._recipe, prompts)
+        if self._recipe.checks:
+            from stillhouse.gen.checks.preflight import check_references
+
+            check_references(self._recipe, prompts)
         check_budget(self._recipe, prompts)
 
     def _planner(self) -> Planner:
@@ -249,6 +250,8 @@ class Driver:
             teachers = []
             for teacher in recipe.teachers:
                 if teacher.api == "simulator":
+                    from stillhouse.gen import simulator
+
                     process = simulator.start(teacher.simulator or SimulatorSettings())
                     stack.callback(process.stop)
                     teacher = teacher.model_copy(update={"endpoints": (process.url,)})

@@ -10,11 +10,9 @@ Place: TypeAlias = tuple[str | int, ...]
 
 
 class Strict(BaseModel):
-    """A frozen model that refuses unknown keys; field docstrings become the JSON Schema's descriptions."""
+    """A frozen model that refuses unknown keys; what its fields mean, `field_docs` reads from their docstrings."""
 
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, use_attribute_docstrings=True, hide_input_in_errors=True, serialize_by_alias=True
-    )
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, serialize_by_alias=True)
 
 
 class FieldsFault(ValueError):

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from stillhouse.schemas.field_docs import field_docs
 from stillhouse.schemas.recipe import Recipe
 from stillhouse.schemas.secret_patterns import is_secret_field, may_hold_secret
 from stillhouse.schemas.yaml_tree import Node
@@ -89,8 +90,8 @@ def missing_field(path: str) -> str:
     """The message for a missing field: what it is for."""
     *parents, name = path.split(".")
     for model in _models_at(parents):
-        if (info := _fields_of(model).get(name)) and info.description:
-            return f"missing; add it: {' '.join(info.description.split()).rstrip('.')}"
+        if meaning := field_docs(model).get(name):
+            return f"missing; add it: {' '.join(meaning.split()).rstrip('.')}"
     return "missing; add it"
 
 

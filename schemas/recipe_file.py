@@ -15,6 +15,7 @@ from pydantic_core import ErrorDetails
 
 from stillhouse.schemas.base import FieldsFault
 from stillhouse.schemas.complaint import missing_field, unknown_field, wrong_value
+from stillhouse.schemas.field_docs import DocumentedSchema
 from stillhouse.schemas.languages import LANGUAGES
 from stillhouse.schemas.near_path import near_path
 from stillhouse.schemas.override import apply_override
@@ -119,7 +120,7 @@ def _validated(model: type[_M], tree: Node, overrides: Sequence[str]) -> _M:
 
 def recipe_json_schema() -> dict[str, Any]:
     """The JSON Schema (2020-12) of a recipe as users write it, for editors that complete and check YAML."""
-    schema = Recipe.model_json_schema()
+    schema = Recipe.model_json_schema(schema_generator=DocumentedSchema)
     source, teacher = schema["$defs"]["Source"], schema["$defs"]["Teacher"]
     source["not"] = {"required": ["prompt", "messages"]}
     schema["anyOf"] = [

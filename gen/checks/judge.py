@@ -12,7 +12,6 @@ from typing import Any
 import orjson
 
 from stillhouse.gen.checks.base import MAX_DETAIL_CHARS, Answer, CheckResult, Row, Unchecked
-from stillhouse.gen.source.sandbox import Template
 from stillhouse.schemas.code_fence import without_fence
 from stillhouse.schemas.completion import Completion
 from stillhouse.schemas.judge_check import ASKED, JudgeCheck
@@ -80,6 +79,9 @@ class Rubric:
         Raises:
             TemplateError: it can't be compiled.
         """
+        # Jinja takes a while to import, and most runs have no judge.
+        from stillhouse.gen.source.sandbox import Template
+
         self._settings = settings
         self._condition = settings.condition
         self._columns = settings.columns

@@ -1,7 +1,7 @@
 """Turns a source row into a Prompt, or a reason why it doesn't make one: nothing in a row stops the run."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
 
@@ -10,7 +10,6 @@ from stillhouse.gen.source.conversation import Conversation, NoPrompt, conversat
 from stillhouse.gen.source.images import images_in, require_pillow
 from stillhouse.gen.source.kept_columns import converter, kept_field
 from stillhouse.gen.source.references import reference
-from stillhouse.gen.source.sandbox import Template
 from stillhouse.gen.source.scored_ids import scored_of
 from stillhouse.schemas.ask import Ask
 from stillhouse.schemas.check_settings import Reference
@@ -22,6 +21,9 @@ from stillhouse.schemas.recipe import Recipe
 from stillhouse.schemas.source import Source
 from stillhouse.schemas.teacher import Teacher
 from stillhouse.schemas.tool import Tool, offered, tools_of
+
+if TYPE_CHECKING:
+    from stillhouse.gen.source.sandbox import Template
 
 _OWN_SYSTEM = frozenset(("system", "developer"))
 
@@ -63,8 +65,8 @@ class PromptMaker:
         self._drops_answer = source.answer == "drop"
         is_template = templates_system and ask.system is not None and is_system_template(ask.system)
         self._system: tuple[Message, ...] = () if ask.system is None or is_template else (("system", ask.system),)
-        self._system_template = Template(ask.system or "", what="ask.system") if is_template else None
-        self._template = None if ask.template is None else Template(ask.template)
+        self._system_template = _compiled(ask.system or "", what="ask.system") if is_template else None
+        self._template = None if ask.template is None else _compiled(ask.template, what="ask.template")
         fields = [kept_field(keep) for keep in source.keep] if kept is None else kept
         self._kept = [  # source_answer, if there is one, comes after them
             (keep.name, f"column {keep.name!r}", converter(field.type))
@@ -257,3 +259,10 @@ def _there(values: Mapping[str, Any], name: str) -> Any:
     if value is None:
         raise NoPrompt(f"column {name!r} is {'null' if is_in(values, name) else 'missing'}")
     return value
+
+
+def _compiled(source: str, *, what: Literal["ask.template", "ask.system"]) -> "Template":
+    # Jinja takes a while to import, and most recipes have no template.
+    from stillhouse.gen.source.sandbox import Template
+
+    return Template(source, what=what)
