@@ -65,11 +65,25 @@ def recipe_file(
     return path
 
 
+_started: "list[subprocess.Popen[str]]" = []
+
+
+@pytest.fixture(autouse=True)
+def no_run_left() -> Iterator[None]:
+    """A run that a failed test left would ask on, at a port that is soon another test's teacher's."""
+    yield
+    while _started:
+        if (run := _started.pop()).poll() is None:
+            kill_all(run.pid)
+
+
 def start(recipe: Path, tmp_path: Path) -> "subprocess.Popen[str]":
     """Start `stillhouse run` as a separate process."""
     command = [sys.executable, "-m", "stillhouse.cluster.cli", "run", str(recipe), "--json"]
     with (tmp_path / "stderr.txt").open("a") as errors:
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, start_new_session=True)
+        run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, start_new_session=True)
+    _started.append(run)
+    return run
 
 
 def until(condition: Callable[[], bool], *, process: "subprocess.Popen[str]") -> None:

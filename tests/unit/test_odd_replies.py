@@ -1,5 +1,6 @@
 """Any reply of any API is an outcome that seals: values of any type, nested to any depth, streamed or not."""
 
+import gc
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -35,6 +36,13 @@ def interpreter(api: str) -> Interpreter:
 
 
 READERS = {api: interpreter(api) for api in APIS}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_garbage() -> None:
+    """Other tests leave some, such as open files in tracebacks. Within a deep document, no stack would be left for the
+    warning."""
+    gc.collect()
 
 
 def nested(depth: int) -> str:
