@@ -23,8 +23,12 @@ def field_docs(model: type[BaseModel]) -> dict[str, str]:
 
 
 def _below_fields(cls: type[BaseModel]) -> dict[str, str]:
-    docs = {}
-    for definition in ast.parse(inspect.getsource(cls)).body:
+    docs: dict[str, str] = {}
+    try:
+        source = inspect.getsource(cls)
+    except OSError:  # installed without its sources
+        return docs
+    for definition in ast.parse(source).body:
         assert isinstance(definition, ast.ClassDef)
         for field, following in pairwise(definition.body):
             match field, following:
