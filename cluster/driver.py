@@ -220,6 +220,7 @@ class Driver:
 
     def _preflight(self, prompts: Sequence[Prompt]) -> None:
         if self._recipe.checks:
+            # Most runs need not wait for what this imports.
             from stillhouse.gen.checks.preflight import check_references
 
             check_references(self._recipe, prompts)
@@ -250,6 +251,7 @@ class Driver:
             teachers = []
             for teacher in recipe.teachers:
                 if teacher.api == "simulator":
+                    # As in `_preflight`, imported only where it is needed.
                     from stillhouse.gen import simulator
 
                     process = simulator.start(teacher.simulator or SimulatorSettings())

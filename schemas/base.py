@@ -10,7 +10,7 @@ Place: TypeAlias = tuple[str | int, ...]
 
 
 class Strict(BaseModel):
-    """A frozen model that refuses unknown keys; what its fields mean, `field_docs` reads from their docstrings."""
+    """A frozen model that refuses unknown keys. `field_docs` reads the docstrings below its fields."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, serialize_by_alias=True)
 

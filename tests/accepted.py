@@ -25,7 +25,8 @@ import yaml
 sys.path.insert(0, str(Path(__file__).parent))
 
 import pyarrow.dataset as ds
-from faults.nemesis import IN_FLIGHT, outlive, start_run
+from faults.nemesis import IN_FLIGHT, outlive
+from faults.runs import start_run
 from harness import run_in_process
 from waiting import wait_until
 from word_problems import write_problems

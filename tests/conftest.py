@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, settings
 # Tests are imported by `importlib`, which puts no folder on the path: this makes the helpers beside us importable.
 sys.path.insert(0, str(Path(__file__).parent))
 
+from faults.runs import end_runs
 from s3_server import S3Server, rclone_s3
 
 # Started in a shell's background, we ignore Ctrl-C, and so would all that a test starts and then interrupts.
@@ -25,6 +26,13 @@ os.environ.setdefault("RAY_worker_niceness", "0")
 settings.register_profile("search", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("suite", settings.get_profile("search"), derandomize=True)
 settings.load_profile("suite")
+
+
+@pytest.fixture(autouse=True)
+def no_run_left() -> Iterator[None]:
+    """End the runs that a failed test leaves behind."""
+    yield
+    end_runs()
 
 
 @pytest.fixture

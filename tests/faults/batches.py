@@ -32,7 +32,8 @@ from batch_recipes import TERMS, teacher_of
 from batch_wire import call_of
 from builders import questions, write_source
 from faults.history import check, check_judged
-from faults.nemesis import last_line, start_run
+from faults.nemesis import last_line
+from faults.runs import start_run
 from faults.stops import Between, Stop, standing_before
 from processes import kill_all
 from s3_server import S3Server, rclone_s3

@@ -26,6 +26,7 @@ import yaml
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from faults.history import check, check_judged, check_limits
+from faults.runs import start_run
 from processes import below, kill_all
 from s3_server import S3Server, rclone_s3
 from waiting import wait_until
@@ -193,15 +194,6 @@ def _strike(rng: random.Random, driver: int, server: S3Server | None) -> str | N
     with suppress(ProcessLookupError):
         os.kill(rng.choice(victims), signal.SIGKILL)
     return target
-
-
-def start_run(recipe: Path, *, in_one_process: bool = False) -> "subprocess.Popen[str]":
-    """Start `stillhouse run --json` in a separate session; its errors are appended to a file beside the recipe."""
-    command = [sys.executable, "-m", "stillhouse.cluster.cli", "run", str(recipe), "--json"]
-    if in_one_process:
-        command = [sys.executable, str(Path(__file__).with_name("one_process.py")), str(recipe)]
-    with recipe.with_name("stderr.txt").open("a") as errors:
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, start_new_session=True)
 
 
 def _write_prompts(folder: Path, number: int, ids: Iterable[int]) -> None:

@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ import httpx
 import pytest
 import yaml
 from faults.history import check
+from faults.runs import start_run
 from processes import below, kill_all
 from waiting import wait_until
 
@@ -65,27 +65,6 @@ def recipe_file(
     return path
 
 
-_started: "list[subprocess.Popen[str]]" = []
-
-
-@pytest.fixture(autouse=True)
-def no_run_left() -> Iterator[None]:
-    """A run that a failed test left would ask on, at a port that is soon another test's teacher's."""
-    yield
-    while _started:
-        if (run := _started.pop()).poll() is None:
-            kill_all(run.pid)
-
-
-def start(recipe: Path, tmp_path: Path) -> "subprocess.Popen[str]":
-    """Start `stillhouse run` as a separate process."""
-    command = [sys.executable, "-m", "stillhouse.cluster.cli", "run", str(recipe), "--json"]
-    with (tmp_path / "stderr.txt").open("a") as errors:
-        run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, start_new_session=True)
-    _started.append(run)
-    return run
-
-
 def until(condition: Callable[[], bool], *, process: "subprocess.Popen[str]") -> None:
     """Wait for it, as long as the run lives."""
     wait_until(condition, what="the moment for the fault", within_s=200, process=process)
@@ -105,13 +84,13 @@ def test_driver_killed(tmp_path: Path) -> None:
     """kill -9 of the driver halfway: the same command completes the dataset."""
     with teacher(tmp_path, latency_s=0.2) as url:
         recipe = recipe_file(tmp_path, url)
-        first = start(recipe, tmp_path)
+        first = start_run(recipe)
         until(lambda: shards(tmp_path) >= 5, process=first)
         first.kill()
         first.wait()
-        out, _ = start(recipe, tmp_path).communicate(timeout=120)
+        out, _ = start_run(recipe).communicate(timeout=120)
         end = json.loads(out.splitlines()[-1])
-        again, _ = start(recipe, tmp_path).communicate(timeout=100)
+        again, _ = start_run(recipe).communicate(timeout=100)
     assert (end["state"], end["records"] + end["rejected"], end["remaining"]) == ("done", PROMPTS * SAMPLES, 0)
     assert json.loads(again.splitlines()[-1])["requests"] == 0
     check(tmp_path / "out", tmp_path / "served.jsonl", samples=SAMPLES, in_flight=IN_FLIGHT, kills=1)
@@ -121,7 +100,7 @@ def test_worker_killed(tmp_path: Path) -> None:
     """kill -9 of the worker, two times: the run itself completes the dataset."""
     with teacher(tmp_path, latency_s=0.2) as url:
         recipe = recipe_file(tmp_path, url)
-        run = start(recipe, tmp_path)
+        run = start_run(recipe)
         for number in (4, 9):
             until(lambda number=number: shards(tmp_path) >= number, process=run)  # type: ignore[misc]
             os.kill(workers_of(run.pid)[0], signal.SIGKILL)
@@ -145,17 +124,17 @@ def test_three_protocols_that_each_answer_killed_at_three_points(tmp_path: Path)
         dataset = {"path": str(tmp_path / "out"), "prompts_per_shard": 30}
         changes = {"route": "each", "ask": {"samples": 1}, "teachers": teachers, "dataset": dataset}
         recipe = recipe_file(tmp_path, url, count=prompts, changes=changes)
-        first = start(recipe, tmp_path)
+        first = start_run(recipe)
         until(lambda: shards(tmp_path) >= 1, process=first)
         os.kill(workers_of(first.pid)[0], signal.SIGKILL)
         until(lambda: shards(tmp_path) >= 3, process=first)
         first.kill()
         first.wait()
-        second = start(recipe, tmp_path)
+        second = start_run(recipe)
         until(lambda: shards(tmp_path) >= 5, process=second)
         kill_all(second.pid)
         second.wait()
-        out, _ = start(recipe, tmp_path).communicate(timeout=300)
+        out, _ = start_run(recipe).communicate(timeout=300)
     end = json.loads(out.splitlines()[-1])
     assert (end["state"], end["records"] + end["rejected"], end["remaining"]) == ("done", prompts * len(teachers), 0)
     check(tmp_path / "out", tmp_path / "served.jsonl", samples=len(teachers), in_flight=3 * 8, kills=3)
@@ -169,14 +148,14 @@ def test_stopped_by_a_signal(tmp_path: Path) -> None:
     """SIGTERM: requests in flight finish, exit 3, and the same command resumes without asking anything again."""
     with teacher(tmp_path, latency_s=0.2) as url:
         recipe = recipe_file(tmp_path, url)
-        first = start(recipe, tmp_path)
+        first = start_run(recipe)
         until(lambda: shards(tmp_path) >= 5, process=first)
         first.terminate()
         out, _ = first.communicate(timeout=100)
         assert first.returncode == 3
         last = json.loads(out.splitlines()[-1])
         assert (last["state"], last["why"]) == ("paused", "stopped by a signal; the same command resumes")
-        out, _ = start(recipe, tmp_path).communicate(timeout=120)
+        out, _ = start_run(recipe).communicate(timeout=120)
     end = json.loads(out.splitlines()[-1])
     assert end["state"] == "done"
     figures = check(tmp_path / "out", tmp_path / "served.jsonl", samples=SAMPLES, in_flight=0, kills=0)
@@ -186,7 +165,7 @@ def test_stopped_by_a_signal(tmp_path: Path) -> None:
 def test_stopped_during_the_last_answers(tmp_path: Path) -> None:
     """Ctrl-C: the last answers are waited for and sealed; nothing is left, so the run is done, and `status` agrees."""
     with teacher(tmp_path, latency_s=3.0) as url:
-        run = start(recipe_file(tmp_path, url, count=10), tmp_path)
+        run = start_run(recipe_file(tmp_path, url, count=10))
 
         def all_asked() -> bool:
             return int(httpx.get(url.removesuffix("/v1") + "/_stats").json()["in_flight"]) == 10 * SAMPLES
@@ -204,14 +183,14 @@ def test_stopped_at_once_by_a_second_signal(tmp_path: Path) -> None:
     """Two Ctrl-C: exit 3 without waiting for requests in flight; only those may be asked again."""
     with teacher(tmp_path, latency_s=3.0) as url:
         recipe = recipe_file(tmp_path, url, in_flight=500)
-        first = start(recipe, tmp_path)
+        first = start_run(recipe)
         until(lambda: shards(tmp_path) >= 3, process=first)
         first.send_signal(signal.SIGINT)
         until(lambda: "again: stop at once" in (tmp_path / "stderr.txt").read_text(), process=first)
         first.send_signal(signal.SIGINT)
         first.communicate(timeout=100)
         assert first.returncode == 3
-        out, _ = start(recipe, tmp_path).communicate(timeout=120)
+        out, _ = start_run(recipe).communicate(timeout=120)
     assert json.loads(out.splitlines()[-1])["state"] == "done"
     check(tmp_path / "out", tmp_path / "served.jsonl", samples=SAMPLES, in_flight=500, kills=1)
 
@@ -221,7 +200,7 @@ def test_a_worker_that_hangs_and_wakes_up(tmp_path: Path) -> None:
     """SIGSTOP past the lease: another worker takes over its chunks, and its work after waking up is discarded."""
     with teacher(tmp_path, latency_s=0.2) as url:
         recipe = recipe_file(tmp_path, url, workers=2)
-        run = start(recipe, tmp_path)
+        run = start_run(recipe)
         until(lambda: shards(tmp_path) >= 4 and len(workers_of(run.pid)) == 2, process=run)
         stopped = workers_of(run.pid)[0]
         os.kill(stopped, signal.SIGSTOP)

@@ -40,8 +40,8 @@ READERS = {api: interpreter(api) for api in APIS}
 
 @pytest.fixture(autouse=True, scope="module")
 def no_garbage() -> None:
-    """Other tests leave some, such as open files in tracebacks. Within a deep document, no stack would be left for the
-    warning."""
+    """Tracebacks of earlier tests may hold open files. If one were collected deep inside a nested document, no stack
+    would be left for Python's warning."""
     gc.collect()
 
 
