@@ -46,8 +46,9 @@ the server closes is lost, and nobody can tell whether it was served."""
 
 UNACKNOWLEDGED_S = 20
 """A connection with unacknowledged data for this long is closed. The kernel would retry for a quarter of an hour and
-deliver a request long after its sample was asked elsewhere; this is less than a lease's 30 s, so that can't happen. An
-answer may take as long as it likes: while we wait for it, only probes can be unacknowledged."""
+deliver a request long after its sample was asked elsewhere; with the 3 s for which a last retransmission waits for a
+neighbour's address, this is less than a lease's 30 s, so that can't happen. An answer may take as long as it likes:
+while we wait for it, only probes can be unacknowledged."""
 
 PROBE_AFTER_S, PROBE_EVERY_S = 20, 5
 """TCP keep-alive probes while nothing else is sent; they also keep idle connections in routers' tables (NAT: 60 s)."""

@@ -25,7 +25,9 @@ def start_run(recipe: Path, *, in_one_process: bool = False) -> "subprocess.Pope
 
 
 def end_runs() -> None:
-    """Kill the runs that have not ended, with all of their processes."""
+    """Kill the runs that have not ended, with all of their processes, and close what is left of their output."""
     while _started:
         if (run := _started.pop()).poll() is None:
             kill_all(run.pid)
+        if run.stdout is not None:
+            run.stdout.close()

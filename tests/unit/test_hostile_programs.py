@@ -158,7 +158,7 @@ def test_no_hostile_program_leaks(outside: Outside, name: str) -> None:
         "files left": "open(f'{home}/{mark}', 'w')",
         "sockets": "import socket\nsocket.create_connection(('127.0.0.1', port))",
         "processes alive after": "import os, time\nif os.fork() == 0:\n    os.setsid()\n    os.closerange(0, 3)\n"
-        "    if os.fork() == 0: time.sleep(600)\n    os._exit(0)",
+        "    if os.fork() == 0: time.sleep(600)\n    os._exit(0)\nos.wait()",
         "memory over": "import time\nx = b'x' * 2 ** 29\ntime.sleep(1)",
         "disk over": "with open(f'{home}/x', 'wb') as file: file.write(bytes(2 ** 24))\n"
         "import os, time\nos.unlink(file.name)\ntime.sleep(1)",
