@@ -8,11 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from stillhouse.gen.dataset.binding import Binding, read_binding
 from stillhouse.gen.dataset.image_reader import ImageReader, Origin
-from stillhouse.gen.dataset.index import read_part
+from stillhouse.gen.dataset.index import StoredPart
 from stillhouse.gen.dataset.layout import RECIPE_KEY, ChunkId, plan_key
 from stillhouse.gen.dataset.planned_files import PlannedFiles
 from stillhouse.gen.dataset.plans import Plan, read_plan
@@ -160,7 +159,7 @@ class ChunkReader:
         self._bound: Binding | None = None
         self._plans: dict[int, tuple[Plan, PromptMaker]] = {}
         self._images = ImageReader(recipe.source) if recipe.source.images else None
-        self._part: tuple[tuple[int, int], pa.Table] | None = None
+        self._part: tuple[tuple[int, int], StoredPart] | None = None
         self._rows: tuple[str, Iterator[Row], int] | None = None
         """(url, its rows, number of the next row)."""
 
@@ -172,8 +171,7 @@ class ChunkReader:
             DatasetError: its plan, its index or the dataset's binding is gone or damaged.
         """
         plan, maker = self._planned(chunk.generation)
-        part = self._part_of(chunk, plan)
-        index = part.filter(pc.equal(part["chunk"], chunk.number))
+        index = self._part_of(chunk, plan).rows_of(chunk.number)
         bound = self._binding()
         read = Chunk(
             chunk,
@@ -228,10 +226,10 @@ class ChunkReader:
             raise DatasetError(f"{self._store.url}: holds no {RECIPE_KEY}; restore it")
         return self._bound
 
-    def _part_of(self, chunk: ChunkId, plan: Plan) -> pa.Table:
+    def _part_of(self, chunk: ChunkId, plan: Plan) -> StoredPart:
         name = (chunk.generation, plan.part_of(chunk.number))
         if self._part is None or self._part[0] != name:
-            self._part = (name, read_part(self._store, *name))
+            self._part = (name, StoredPart(self._store, *name))
         return self._part[1]
 
     def _prompt(self, file: SourceFile, maker: PromptMaker, entry: dict[str, Any]) -> Prompt:

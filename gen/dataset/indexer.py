@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from stillhouse.gen.dataset.index import META, End, PartInfo, read_part_info
+from stillhouse.gen.dataset.index import META, ROW_GROUP_ROWS, End, PartInfo, read_part_info
 from stillhouse.gen.dataset.layout import ChunkId, index_key
 from stillhouse.gen.dataset.planned_files import PlannedFiles
 from stillhouse.gen.dataset.plans import MorePlan, Plan, RetryPlan, SourcePlan
@@ -96,7 +96,7 @@ class Draft:
         if table["teacher"].null_count == len(table):
             table = table.drop_columns("teacher")
         sink = io.BytesIO()
-        pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
+        pq.write_table(table, sink, row_group_size=ROW_GROUP_ROWS, compression="zstd", write_page_checksum=True)
         number = plan.part_of(self.first_chunk)
         key = index_key(plan.generation, number)
         if not store.put_new(key, sink.getvalue()):

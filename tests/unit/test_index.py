@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from stillhouse.gen.dataset.binding import bind
 from stillhouse.gen.dataset.chunk import ChunkReader
 from stillhouse.gen.dataset.generations import read_generations
-from stillhouse.gen.dataset.index import PartInfo, read_asked, read_part
+from stillhouse.gen.dataset.index import META, ROW_GROUP_ROWS, PartInfo, StoredPart, read_asked, read_part
 from stillhouse.gen.dataset.indexer import Indexer
 from stillhouse.gen.dataset.layout import ChunkId, index_key, open_dataset
 from stillhouse.gen.dataset.plans import read_plans, store_plan
@@ -227,6 +227,49 @@ def test_a_damaged_part_is_named(tmp_path: Path, damage: bytes | None) -> None:
     path.unlink()
     with pytest.raises(DatasetError, match="is missing or damaged"):
         read_part(store, 0, 0)
+
+
+@pytest.mark.parametrize("group_rows", [1, 3, 4, 100])
+def test_a_chunks_rows_are_found_in_any_row_groups(tmp_path: Path, group_rows: int) -> None:
+    """Those of one chunk may be in several groups, and one group may hold those of several chunks."""
+    write_source(tmp_path, [*questions(10), *questions(1), "{bad", *questions(9, start=10)])
+    recipe = recipe_of(tmp_path, dataset={"prompts_per_shard": 4})
+    index(recipe)
+    store = open_dataset(recipe)
+    path = tmp_path / "out" / index_key(0, 0)
+    pq.write_table(pq.read_table(path), path, row_group_size=group_rows, write_page_checksum=True)
+    whole = read_part(store, 0, 0).to_pylist()
+    part = StoredPart(store, 0, 0)
+    assert {row["chunk"] for row in whole} == set(range(5))
+    for chunk in range(6):
+        assert part.rows_of(chunk).to_pylist() == [row for row in whole if row["chunk"] == chunk]
+
+
+def test_a_part_is_stored_in_small_row_groups(tmp_path: Path) -> None:
+    """So a worker has only a few of its rows in memory."""
+    write_source(tmp_path, questions(2 * ROW_GROUP_ROWS + 1))
+    index(recipe_of(tmp_path, dataset={"prompts_per_shard": ROW_GROUP_ROWS}))
+    metadata = pq.read_metadata(tmp_path / "out" / index_key(0, 0))
+    assert metadata.metadata[META]
+    groups = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
+    assert groups == [ROW_GROUP_ROWS, ROW_GROUP_ROWS, 1]
+
+
+def test_a_damaged_row_group_is_reported_with_its_chunk(tmp_path: Path) -> None:
+    """Its page's checksum tells; the other chunks can be read."""
+    write_source(tmp_path, questions(8))
+    recipe = recipe_of(tmp_path, dataset={"prompts_per_shard": 4})
+    index(recipe)
+    path = tmp_path / "out" / index_key(0, 0)
+    pq.write_table(pq.read_table(path), path, row_group_size=4, write_page_checksum=True)
+    column = pq.read_metadata(path).row_group(1).column(0)
+    data = bytearray(path.read_bytes())
+    data[column.data_page_offset + column.total_compressed_size - 1] ^= 1
+    path.write_bytes(data)
+    part = StoredPart(open_dataset(recipe), 0, 0)
+    assert len(part.rows_of(0)) == 4
+    with pytest.raises(DatasetError, match=r"index-000-000000\.parquet: is missing or damaged"):
+        part.rows_of(1)
 
 
 def write_as(kind: str, folder: Path, name: str, rows: list[dict[str, str]]) -> None:
