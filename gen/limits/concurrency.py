@@ -148,7 +148,8 @@ def _backed_off(search: Search, now: float) -> Search:
         kept = max(kept, min(slots - 1, mean))
     elif state.refused_share > TOLERANCE:  # less says nothing of a baseline that has just begun
         cut = state
-    search = replace(search, state=cut, not_sustained=slots)
+    is_rough = isinstance(state, Verifying) and now < search.settled_at
+    search = replace(search, state=cut, not_sustained=slots, is_rough=is_rough)
     return _cut(search, kept, now, dip=FIRST_DIP, rise_s=FIRST_RISE_S) if is_first else _cut(search, kept, now)
 
 
@@ -208,7 +209,8 @@ def _stood(search: Search, now: float) -> Search:
     if slots <= knee.slots:  # measured again: a few answers say little, and the first are the fast ones
         knee = Knee(slots, slots * search.sample.slot_throughput)
     hold_s = HOLD_S if slots > (1 + CLEAR_GROWTH) * search.sustained else search.hold_s
-    search = replace(search, sustained=slots, knee=knee, hold_s=hold_s)
+    not_sustained = math.inf if search.is_rough and slots > search.sustained else search.not_sustained
+    search = replace(search, sustained=slots, knee=knee, hold_s=hold_s, not_sustained=not_sustained)
     if not search.is_narrow:
         above = search.not_sustained
         wanted = min(GROWTH * slots + 1, (slots + above) / 2)
@@ -224,7 +226,7 @@ def _stood(search: Search, now: float) -> Search:
 def _undone(search: Search, now: float) -> Search:
     """The step was too large: wait until its requests in flight have ended before judging another one."""
     not_sustained = search.slots if search.slots <= LEAP * search.sustained else search.not_sustained
-    search = replace(search, state=Climbing(), not_sustained=not_sustained)
+    search = replace(search, state=Climbing(), not_sustained=not_sustained, is_rough=False)
     return _moved(search, search.sustained, now, start=int(DIP * search.sustained), left_s=LEFT_S)
 
 

@@ -108,11 +108,15 @@ def test_the_first_two_minutes_at_an_unknown_rate_cost_few_refusals(
     assert heard.refused_share <= most_refused
 
 
-@pytest.mark.parametrize("per_s", [20, 50])
-def test_an_unknown_rate_is_found_by_workers_who_learn_of_it_late(per_s: int) -> None:
+@pytest.mark.parametrize(
+    ("per_s", "renewal_s", "seed"),
+    # With the last two, the others' last requests before they learn of a cut are what its rise is refused for.
+    [(20, 1.0, 0), (50, 1.0, 0), (50, 1.0, 5), (50, 0.5, 13)],
+)
+def test_an_unknown_rate_is_found_by_workers_who_learn_of_it_late(per_s: int, renewal_s: float, seed: int) -> None:
     """Leases take a second, as on a busy machine; what is sent meanwhile is refused."""
     behaviour = Behaviour(SimulatorLimits(requests_per_minute=60 * per_s))
-    heard = play(behaviour, renewal_s=1.0, seconds=120)
+    heard = play(behaviour, renewal_s=renewal_s, seconds=120, seed=seed)
     assert heard.per_s(45, 120) >= 0.9 * per_s
     assert heard.refused_share <= 0.03
 
