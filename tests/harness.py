@@ -48,6 +48,12 @@ _ERRORS: dict[str, type[StillhouseError]] = {
 }
 
 
+def _patient() -> HttpTransport:
+    """For machines so busy that this loop stands still for 10 s: the attempts whose connection was pending would count
+    as not sent, and their second ones as requests."""
+    return HttpTransport(connect_timeout_s=60.0)
+
+
 async def run_in_process(
     recipe: Recipe,
     *,
@@ -58,7 +64,7 @@ async def run_in_process(
     crew: Callable[[Sequence[Worker]], None] | None = None,
     clock: Clock = SYSTEM,
     no_wait: bool = False,
-    transport: Callable[[], DownloadingTransport] = HttpTransport,
+    transport: Callable[[], DownloadingTransport] = _patient,
     stored: Callable[[Store], Store] = lambda store: store,
 ) -> Summary:
     """Run the recipe until every source row is settled, as `cluster.driver.run` does; its Summary.
