@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from stillhouse.gen.dataset.binding import Binding, read_binding
 from stillhouse.gen.dataset.image_reader import ImageReader, Origin
-from stillhouse.gen.dataset.index import StoredPart
+from stillhouse.gen.dataset.index import read_chunk_rows
 from stillhouse.gen.dataset.layout import RECIPE_KEY, ChunkId, plan_key
 from stillhouse.gen.dataset.planned_files import PlannedFiles
 from stillhouse.gen.dataset.plans import Plan, read_plan
@@ -159,7 +159,6 @@ class ChunkReader:
         self._bound: Binding | None = None
         self._plans: dict[int, tuple[Plan, PromptMaker]] = {}
         self._images = ImageReader(recipe.source) if recipe.source.images else None
-        self._part: tuple[tuple[int, int], StoredPart] | None = None
         self._rows: tuple[str, Iterator[Row], int] | None = None
         """(url, its rows, number of the next row)."""
 
@@ -171,7 +170,7 @@ class ChunkReader:
             DatasetError: its plan, its index or the dataset's binding is gone or damaged.
         """
         plan, maker = self._planned(chunk.generation)
-        index = self._part_of(chunk, plan).rows_of(chunk.number)
+        index = read_chunk_rows(self._store, chunk, part=plan.part_of(chunk.number))
         bound = self._binding()
         read = Chunk(
             chunk,
@@ -225,12 +224,6 @@ class ChunkReader:
         if self._bound is None:
             raise DatasetError(f"{self._store.url}: holds no {RECIPE_KEY}; restore it")
         return self._bound
-
-    def _part_of(self, chunk: ChunkId, plan: Plan) -> StoredPart:
-        name = (chunk.generation, plan.part_of(chunk.number))
-        if self._part is None or self._part[0] != name:
-            self._part = (name, StoredPart(self._store, *name))
-        return self._part[1]
 
     def _prompt(self, file: SourceFile, maker: PromptMaker, entry: dict[str, Any]) -> Prompt:
         row = self._row(file, _position(entry), columns=maker.columns)

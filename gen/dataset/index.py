@@ -6,7 +6,6 @@ exists, a chunk never changes its meaning, whatever happens to the source, the s
 """
 
 import io
-from collections.abc import Sequence
 from typing import TypeAlias
 
 import orjson
@@ -15,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 
-from stillhouse.gen.dataset.layout import index_key
+from stillhouse.gen.dataset.layout import ChunkId, index_key
 from stillhouse.gen.errors import DatasetError
 from stillhouse.gen.store.readable import ReadableStore
 from stillhouse.schemas.arrow import INDEX
@@ -25,8 +24,9 @@ End: TypeAlias = tuple[int, int, int] | None
 
 META = b"stillhouse"
 
-ROW_GROUP_ROWS = 10_000
-"""A worker reads a part by row groups: those of the chunk that it asks. Parts of earlier versions are one group."""
+ROW_GROUP_ROWS = 5_000
+"""A worker reads a part by row groups: those of the chunk that it asks. By default a chunk has as many prompts. Parts
+of earlier versions are one group."""
 
 
 class PartInfo(BaseModel):
@@ -68,47 +68,35 @@ def read_part_info(store: ReadableStore, generation: int, number: int) -> PartIn
         raise _damaged(store, generation, number) from None
 
 
-class StoredPart:
-    """One part, in memory as it is stored; as a table, all of its rows together would take ten times that."""
-
-    def __init__(self, store: ReadableStore, generation: int, number: int) -> None:
-        """Read it.
-
-        Raises:
-            DatasetError: it is missing or damaged. Each of the methods raises it too.
-        """
-        self._damaged = _damaged(store, generation, number)
-        data = store.get(index_key(generation, number))
-        try:
-            self._file = pq.ParquetFile(io.BytesIO(data or b""), page_checksum_verification=True)
-        except (pa.ArrowException, OSError):
-            raise self._damaged from None
-
-    def rows(self) -> pa.Table:
-        """All of its rows."""
-        return self._read(range(self._file.num_row_groups))
-
-    def rows_of(self, chunk: int) -> pa.Table:
-        """The rows of one chunk."""
-        table = self._read([group for group in range(self._file.num_row_groups) if self._may_hold(group, chunk)])
-        return table.filter(pc.equal(table["chunk"], chunk))
-
-    def _may_hold(self, group: int, chunk: int) -> bool:
-        numbers = self._file.metadata.row_group(group).column(INDEX.get_field_index("chunk")).statistics
-        return numbers is None or not numbers.has_min_max or numbers.min <= chunk <= numbers.max
-
-    def _read(self, groups: Sequence[int]) -> pa.Table:
-        try:
-            table = self._file.read_row_groups(list(groups))
-            # Parts written before retry generations existed lack their columns.
-            return pa.concat_tables([INDEX.empty_table(), table], promote_options="default")
-        except (pa.ArrowException, OSError):
-            raise self._damaged from None
-
-
 def read_part(store: ReadableStore, generation: int, number: int) -> pa.Table:
     """One part's rows."""
-    return StoredPart(store, generation, number).rows()
+    data = store.get(index_key(generation, number))
+    try:
+        return _complete(pq.ParquetFile(io.BytesIO(data or b""), page_checksum_verification=True).read())
+    except (pa.ArrowException, OSError):
+        raise _damaged(store, generation, number) from None
+
+
+def read_chunk_rows(store: ReadableStore, chunk: ChunkId, *, part: int) -> pa.Table:
+    """The rows of one chunk, which are in this part. Reads only the row groups that hold them."""
+    try:
+        with store.open(index_key(chunk.generation, part)) as data:
+            file = pq.ParquetFile(data, page_checksum_verification=True)
+            groups = [group for group in range(file.num_row_groups) if _may_hold(file.metadata.row_group(group), chunk)]
+            table = _complete(file.read_row_groups(groups))
+        return table.filter(pc.equal(table["chunk"], chunk.number))
+    except (pa.ArrowException, OSError):
+        raise _damaged(store, chunk.generation, part) from None
+
+
+def _may_hold(group: pq.RowGroupMetaData, chunk: ChunkId) -> bool:
+    numbers = group.column(INDEX.get_field_index("chunk")).statistics
+    return numbers is None or not numbers.has_min_max or numbers.min <= chunk.number <= numbers.max
+
+
+def _complete(table: pa.Table) -> pa.Table:
+    """Parts written before retry generations existed lack their columns."""
+    return pa.concat_tables([INDEX.empty_table(), table], promote_options="default")
 
 
 def read_asked(store: ReadableStore, generation: int, number: int) -> pa.Table:

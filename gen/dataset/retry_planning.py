@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from stillhouse.gen.dataset.chunk import Retried
 from stillhouse.gen.dataset.damage import reporting_damage
-from stillhouse.gen.dataset.index import PartInfo, StoredPart, read_part
+from stillhouse.gen.dataset.index import PartInfo, read_chunk_rows, read_part
 from stillhouse.gen.dataset.indexer import AskedAgain, write_again
 from stillhouse.gen.dataset.layout import ChunkId, sealed_chunks
 from stillhouse.gen.dataset.planned_files import PlannedFiles
@@ -169,8 +169,7 @@ def _read_failures(store: Store, chunk: ChunkId, kinds: Collection[str], series:
 
 def _asked_again(store: Store, plan: Plan, chunk: ChunkId, series: Series) -> dict[SeriesKey, Retried]:
     """What a chunk of a retry generation asked, by series."""
-    part = StoredPart(store, chunk.generation, plan.part_of(chunk.number))
-    rows = part.rows_of(chunk.number).to_pylist()
+    rows = read_chunk_rows(store, chunk, part=plan.part_of(chunk.number)).to_pylist()
     return {series.indexed(row["key"], row["teacher"]): Retried.of(row) for row in rows}
 
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from stillhouse.gen.dataset.binding import bind
 from stillhouse.gen.dataset.chunk import ChunkReader
 from stillhouse.gen.dataset.generations import read_generations
-from stillhouse.gen.dataset.index import META, ROW_GROUP_ROWS, PartInfo, StoredPart, read_asked, read_part
+from stillhouse.gen.dataset.index import META, ROW_GROUP_ROWS, PartInfo, read_asked, read_chunk_rows, read_part
 from stillhouse.gen.dataset.indexer import Indexer
 from stillhouse.gen.dataset.layout import ChunkId, index_key, open_dataset
 from stillhouse.gen.dataset.plans import read_plans, store_plan
@@ -224,9 +224,13 @@ def test_a_damaged_part_is_named(tmp_path: Path, damage: bytes | None) -> None:
         read_generations(store)
     with pytest.raises(DatasetError, match=r"index-000-000000\.parquet: is missing or damaged"):
         read_part(store, 0, 0)
+    with pytest.raises(DatasetError, match=r"index-000-000000\.parquet: is missing or damaged"):
+        read_chunk_rows(store, ChunkId(0, 0), part=0)
     path.unlink()
     with pytest.raises(DatasetError, match="is missing or damaged"):
         read_part(store, 0, 0)
+    with pytest.raises(DatasetError, match="is missing or damaged"):
+        read_chunk_rows(store, ChunkId(0, 0), part=0)
 
 
 @pytest.mark.parametrize("group_rows", [1, 3, 4, 100])
@@ -239,10 +243,11 @@ def test_a_chunks_rows_are_found_in_any_row_groups(tmp_path: Path, group_rows: i
     path = tmp_path / "out" / index_key(0, 0)
     pq.write_table(pq.read_table(path), path, row_group_size=group_rows, write_page_checksum=True)
     whole = read_part(store, 0, 0).to_pylist()
-    part = StoredPart(store, 0, 0)
     assert {row["chunk"] for row in whole} == set(range(5))
     for chunk in range(6):
-        assert part.rows_of(chunk).to_pylist() == [row for row in whole if row["chunk"] == chunk]
+        assert read_chunk_rows(store, ChunkId(0, chunk), part=0).to_pylist() == [
+            row for row in whole if row["chunk"] == chunk
+        ]
 
 
 def test_a_part_is_stored_in_small_row_groups(tmp_path: Path) -> None:
@@ -266,10 +271,10 @@ def test_a_damaged_row_group_is_reported_with_its_chunk(tmp_path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[column.data_page_offset + column.total_compressed_size - 1] ^= 1
     path.write_bytes(data)
-    part = StoredPart(open_dataset(recipe), 0, 0)
-    assert len(part.rows_of(0)) == 4
+    store = open_dataset(recipe)
+    assert len(read_chunk_rows(store, ChunkId(0, 0), part=0)) == 4
     with pytest.raises(DatasetError, match=r"index-000-000000\.parquet: is missing or damaged"):
-        part.rows_of(1)
+        read_chunk_rows(store, ChunkId(0, 1), part=0)
 
 
 def write_as(kind: str, folder: Path, name: str, rows: list[dict[str, str]]) -> None:
