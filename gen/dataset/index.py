@@ -78,7 +78,11 @@ def read_part(store: ReadableStore, generation: int, number: int) -> pa.Table:
 
 
 def read_chunk_rows(store: ReadableStore, chunk: ChunkId, *, part: int) -> pa.Table:
-    """The rows of one chunk, which are in this part. Reads only the row groups that hold them."""
+    """The rows of one chunk, which are in this part; only the row groups that may hold them are read.
+
+    Raises:
+        DatasetError: the part is missing or damaged.
+    """
     try:
         with store.open(index_key(chunk.generation, part)) as data:
             file = pq.ParquetFile(data, page_checksum_verification=True)
@@ -90,8 +94,10 @@ def read_chunk_rows(store: ReadableStore, chunk: ChunkId, *, part: int) -> pa.Ta
 
 
 def _may_hold(group: pq.RowGroupMetaData, chunk: ChunkId) -> bool:
-    numbers = group.column(INDEX.get_field_index("chunk")).statistics
-    return numbers is None or not numbers.has_min_max or numbers.min <= chunk.number <= numbers.max
+    for column in map(group.column, range(group.num_columns)):
+        if column.path_in_schema == "chunk" and (numbers := column.statistics) is not None and numbers.has_min_max:
+            return bool(numbers.min <= chunk.number <= numbers.max)
+    return True
 
 
 def _complete(table: pa.Table) -> pa.Table:
