@@ -42,8 +42,8 @@ class Run:
 
     def _follow(self) -> None:
         assert self._process.stdout is not None
-        with self._log.open("a") as log:
-            for line in self._process.stdout:
+        with self._process.stdout as lines, self._log.open("a") as log:
+            for line in lines:
                 self.lines.append((time.time(), line.rstrip()))
                 log.write(f"{self.lines[-1][0]:.1f} {line}")
                 log.flush()

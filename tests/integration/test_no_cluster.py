@@ -75,7 +75,13 @@ def test_a_server_that_only_resembles_ray_is_reported(recipe: Path) -> None:
 def test_a_port_without_a_gcs_is_reported_at_once(recipe: Path) -> None:
     """Ray itself would try for two minutes and ignore signals meanwhile."""
     with socket.create_server(("127.0.0.1", 0)) as server:
-        threading.Thread(target=lambda: server.accept()[0].sendall(b"SSH-2.0-x\r\n"), daemon=True).start()
+
+        def greet() -> None:
+            with server.accept()[0] as client:
+                client.recv(1024)  # closed with something unread, it would be reset
+                client.sendall(b"SSH-2.0-x\r\n")
+
+        threading.Thread(target=greet, daemon=True).start()
         address = f"127.0.0.1:{server.getsockname()[1]}"
         said = refused("run", recipe, "--address", address)
     assert "is not a Ray cluster" in said
