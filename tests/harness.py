@@ -49,8 +49,8 @@ _ERRORS: dict[str, type[StillhouseError]] = {
 
 
 def _patient() -> HttpTransport:
-    """For machines so busy that this loop stands still for 10 s: the attempts whose connection was pending would count
-    as not sent, and their second ones as requests."""
+    """A transport that gives each connection a minute. On a busy machine this loop may stand still for 10 s; pending
+    connections would then time out, and the retries would count as requests."""
     return HttpTransport(connect_timeout_s=60.0)
 
 

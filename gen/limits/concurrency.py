@@ -195,7 +195,7 @@ def _judged(search: Search, now: float) -> Search:
             return _stood(search, now)
         before = state.slots if isinstance(state, Verifying) else search.slots
         state = Verifying(before, since_cut.refused_share, sample.served_per_s(now))
-        return _cut(replace(search, state=state, not_sustained=search.slots), CUT * search.slots, now)
+        return _cut(replace(search, state=state, not_sustained=search.slots, is_rough=False), CUT * search.slots, now)
     knee = knee_after(search, now)
     if knee is None or refuses_more(search):
         return _undone(search, now)

@@ -110,7 +110,7 @@ def test_the_first_two_minutes_at_an_unknown_rate_cost_few_refusals(
 
 @pytest.mark.parametrize(
     ("per_s", "renewal_s", "seed"),
-    # With the last two, the others' last requests before they learn of a cut are what its rise is refused for.
+    # In the last two, workers that have not heard of a cut yet cause refusals on the rise after it.
     [(20, 1.0, 0), (50, 1.0, 0), (50, 1.0, 5), (50, 0.5, 13)],
 )
 def test_an_unknown_rate_is_found_by_workers_who_learn_of_it_late(per_s: int, renewal_s: float, seed: int) -> None:

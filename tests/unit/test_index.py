@@ -235,7 +235,7 @@ def test_a_damaged_part_is_named(tmp_path: Path, damage: bytes | None) -> None:
 
 @pytest.mark.parametrize("group_rows", [1, 3, 4, 100])
 def test_a_chunks_rows_are_found_in_any_row_groups(tmp_path: Path, group_rows: int) -> None:
-    """Those of one chunk may be in several groups, and one group may hold those of several chunks."""
+    """A chunk may span several groups, and a group several chunks."""
     write_source(tmp_path, [*questions(10), *questions(1), "{bad", *questions(9, start=10)])
     recipe = recipe_of(tmp_path, dataset={"prompts_per_shard": 4})
     index(recipe)
@@ -261,7 +261,7 @@ def test_a_part_is_stored_in_small_row_groups(tmp_path: Path) -> None:
 
 
 def test_a_damaged_row_group_is_reported_with_its_chunk(tmp_path: Path) -> None:
-    """Its page's checksum tells; the other chunks can be read."""
+    """Its checksum no longer matches; the other chunks can still be read."""
     write_source(tmp_path, questions(8))
     recipe = recipe_of(tmp_path, dataset={"prompts_per_shard": 4})
     index(recipe)
