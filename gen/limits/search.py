@@ -126,8 +126,8 @@ class Search:
     not_sustained: float = math.inf
     """The lowest concurrency known not to be sustained."""
     is_rough: bool = False
-    """True if `not_sustained` comes from refusals on the rise after a cut: workers that had not heard of it yet may have
-    caused them. The first step up that stands proves it wrong."""
+    """True if `not_sustained` comes from refusals on the rise after a cut: workers that had not heard of it yet may
+    have caused them. The first step up that stands proves it wrong."""
     baseline: float = 0.0
     """Share of refusals that no cut removes."""
     knee: Knee = Knee()
