@@ -44,7 +44,7 @@ class ChunkRunner:
         self._seals = asyncio.Semaphore(max(1, min(SEALS_AT_ONCE, SEALED_SAMPLES // chunk_samples)))
         self._closing: GiveUp | None = None
         """Why nothing more is asked, and the open chunks are sealed as they are."""
-        self._running: set[asyncio.Task[None]] = set()
+        self._running: dict[asyncio.Task[None], LeasedChunk] = {}
         """One task for each held chunk that is not being sealed yet."""
 
     @property
@@ -56,8 +56,8 @@ class ChunkRunner:
         """Run a chunk that was just opened."""
         self._chunks.held[held.open.chunk.id] = held
         self._settlements.count(held, found=True)
-        self._running.add(task := self._tasks.spawn(self._run, held))
-        task.add_done_callback(self._running.discard)
+        self._running[task := self._tasks.spawn(self._run, held)] = held
+        task.add_done_callback(self._running.pop)
 
     def lose(self, chunk: ChunkId) -> bool:
         """Drop a held chunk that another worker may have now; False if it is not held."""
@@ -83,9 +83,12 @@ class ChunkRunner:
                 held.due.set()
 
     def cancel(self) -> None:
-        """Leave the chunks as they are, except those that are being sealed."""
-        for task in self._running:
-            task.cancel()
+        """Leave the chunks as they are, except those that are being sealed or can be."""
+        for task, held in self._running.items():
+            if held.open.left or held.abandoned:
+                task.cancel()
+            else:  # its last answer came just now
+                held.due.set()
 
     async def report_sealed(self, chunk: ChunkId, counts: ShardCounts | None) -> None:
         """Tell the queue until it knows; see `Queue.sealed`."""

@@ -27,8 +27,8 @@ from stillhouse.gen.worker.shipments import Shipments, ship_last
 from stillhouse.gen.worker.sweeping import Sweeping
 from stillhouse.schemas.recipe import Recipe
 
-DRAIN_S = 20.0
-"""How long a stopping worker waits for its requests in flight."""
+DRAIN_S, DRAIN_POLL_S = 20.0, 0.05
+"""How long a stopping worker waits for its requests in flight, and how often it looks."""
 
 
 class Worker:
@@ -108,7 +108,7 @@ class Worker:
         await asyncio.gather(*map(ship_last, self._chunks.held.values()))
         until = self._clock.monotonic() + DRAIN_S
         while self.counters.in_flight and self._clock.monotonic() < until:  # noqa: ASYNC110 - twenty seconds at most
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(DRAIN_POLL_S)
 
     async def _give_back(self, held: LeasedChunk) -> bool:
         """True if its journal is shipped."""

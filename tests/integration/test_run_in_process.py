@@ -21,7 +21,7 @@ from stillhouse.gen.errors import Paused, SourceError, StillhouseError
 from stillhouse.gen.journal.frames import Kind, frames
 from stillhouse.gen.simulator import serve
 from stillhouse.gen.teachers.protocols.openai_errors import OPENAI_ERRORS
-from stillhouse.gen.views.summary import Summary
+from stillhouse.gen.views.summary import Summary, summarise
 from stillhouse.gen.worker.worker import Worker
 from stillhouse.schemas.recipe import Recipe
 from stillhouse.schemas.simulator import SimulatorSettings
@@ -284,6 +284,25 @@ async def test_a_stopped_run_finishes_its_requests_in_flight(tmp_path: Path) -> 
         summary = await run_in_process(asked, crew=crews)
     assert summary.requests == 60 - before
     assert (summary.records, summary.maybe_billed) == (60, 0)
+
+
+async def test_a_chunk_is_sealed_although_its_last_answer_comes_at_the_very_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stopping worker that looks all the time sees that nothing is in flight before the chunk's task does."""
+    monkeypatch.setattr("stillhouse.gen.worker.worker.DRAIN_POLL_S", 0.0)
+    write_source(tmp_path, questions(10))
+    recipe = recipe_of(tmp_path)
+    crews = Crews()
+    async with teacher(recipe, latency_s=0.2) as asked:
+        run = asyncio.create_task(run_in_process(asked, crew=crews))
+        while crews.requests < 10:  # noqa: ASYNC110 - the worker's own count
+            await asyncio.sleep(0)
+        crews.all[0].stop()
+        with pytest.raises(Paused):
+            await run
+    assert crews.answers == 10
+    assert summarise(open_dataset(recipe)).records == 10
 
 
 async def test_a_teacher_without_money_pauses_the_run(tmp_path: Path) -> None:
