@@ -19,6 +19,8 @@ from waiting import wait_until
 TOKEN = "0123456789abcdef" * 4
 CPUS = 3
 START_TIMEOUT_S = 90.0
+_AGENTS = ("dashboard-agent-listen-port", "dashboard-agent-grpc-port", "metrics-export-port", "runtime-env-agent-port")
+"""Ports of a node's agents; see `ray_nodes`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +75,7 @@ def ray_head(*, cpus: int = CPUS, token: str | None = TOKEN, python: Path = Path
 
 @contextmanager
 def _ray_head(*, cpus: int, token: str | None, python: Path) -> Iterator[RayHead]:
-    names = ["port", "dashboard-port", "dashboard-agent-listen-port", "dashboard-agent-grpc-port"]
-    names += ["metrics-export-port", "ray-client-server-port", "runtime-env-agent-port"]
+    names = ("port", "dashboard-port", "ray-client-server-port", *_AGENTS)
     with (
         reserved_ports(len(names)) as reserved,
         tempfile.TemporaryDirectory(prefix="rh", ignore_cleanup_errors=True) as folder,
@@ -121,20 +122,21 @@ def second_raylet(head: RayHead, *, cpus: int, late_s: int = 0) -> Iterator[None
     """
     env = head.env | {"RAY_RUNTIME_ENV_SLEEP_FOR_TESTING_S": str(late_s) if late_s else ""}
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", f"--address={head.gcs}"]
-    command += ["--node-ip-address=127.0.0.1", "--dashboard-agent-listen-port=0", f"--num-cpus={cpus}"]
+    command += ["--node-ip-address=127.0.0.1", f"--num-cpus={cpus}"]
     log = head.folder.parent / "second.log"
-    with log.open("wb") as out:
+    with reserved_ports(len(_AGENTS)) as ports, log.open("wb") as out:
+        command += [f"--{name}={port}" for name, port in zip(_AGENTS, ports, strict=True)]
         process = subprocess.Popen(
             command, env=env, cwd=head.folder.parent, stdout=out, stderr=out, start_new_session=True
         )
-    try:
-        sockets = head.logs.parent / "sockets"
-        wait_until(lambda: len([*sockets.glob("raylet*")]) == 2, what="a second raylet", within_s=START_TIMEOUT_S)
-        wait_until(lambda: "Ray runtime started" in log.read_text(), what="it has joined", within_s=START_TIMEOUT_S)
-        yield
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        try:
+            sockets = head.logs.parent / "sockets"
+            wait_until(lambda: len([*sockets.glob("raylet*")]) == 2, what="a second raylet", within_s=START_TIMEOUT_S)
+            wait_until(lambda: "Ray runtime started" in log.read_text(), what="it has joined", within_s=START_TIMEOUT_S)
+            yield
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 def answers(url: str) -> bool:

@@ -4,8 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,29 +11,16 @@ import pytest
 from faults.history import check
 from faults.test_kill import PROMPTS, SAMPLES, recipe_file, shards, teacher, until
 from ray._raylet import GcsClient  # type: ignore[attr-defined]
-from ray.cluster_utils import Cluster
 from ray.core.generated import autoscaler_pb2
+from ray_nodes import ray_nodes
 
 from stillhouse.gen.journal.names import writer_of
-
-
-@contextmanager
-def three_nodes() -> Iterator[Any]:
-    """A Ray with a head that runs no worker, and two nodes of one CPU."""
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-    try:
-        cluster.add_node(num_cpus=1)
-        cluster.add_node(num_cpus=1)
-        cluster.wait_for_nodes()
-        yield cluster
-    finally:
-        cluster.shutdown()  # type: ignore[no-untyped-call]
 
 
 @pytest.mark.slow
 def test_a_drained_node_loses_nothing(tmp_path: Path) -> None:
     """Row 42: every answer delivered is stored, nothing is asked again, and another worker finishes the run."""
-    with teacher(tmp_path, latency_s=0.5) as url, three_nodes() as cluster:
+    with teacher(tmp_path, latency_s=0.5) as url, ray_nodes(0, 1, 1) as cluster:
         recipe = recipe_file(tmp_path, url, workers=1)
         errors = tmp_path / "stderr.txt"
         with errors.open("w") as stderr:

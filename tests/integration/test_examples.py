@@ -19,7 +19,7 @@ from case_server import CaseServer, serving
 from click.testing import CliRunner
 from harness import run_in_process
 from pictures import picture, write_images
-from ray.cluster_utils import Cluster
+from ray_nodes import ray_nodes
 from s3_server import S3Server, rclone_s3
 
 from stillhouse.cluster.cli import main
@@ -52,11 +52,8 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 @pytest.fixture(scope="module")
 def cluster(lake: S3Server) -> Iterator[dict[str, str]]:
     """The environment of a script that should join the cluster: without it, Ray joins any cluster that it finds."""
-    ray = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
-    try:
+    with ray_nodes(2) as ray:
         yield {"RAY_ADDRESS": ray.address}
-    finally:
-        ray.shutdown()  # type: ignore[no-untyped-call]
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from builders import questions, recipe_of, write_source
-from ray.cluster_utils import Cluster
+from ray_nodes import ray_nodes
 
 from stillhouse.gen.dataset.binding import bind
 from stillhouse.gen.dataset.layout import open_dataset
@@ -73,16 +73,10 @@ def test_shared_actors_run_where_their_loss_costs_nothing(tmp_path: Path) -> Non
     while isinstance(planner.step(), Plan):
         pass
     (tmp_path / "recipe.json").write_text(recipe.model_dump_json())
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-    try:
-        for _ in range(4):
-            cluster.add_node(num_cpus=1)
-        cluster.wait_for_nodes()
+    with ray_nodes(0, 1, 1, 1, 1) as cluster:
         command = [sys.executable, "-c", _DRIVER, cluster.address, str(tmp_path / "recipe.json")]
         env = os.environ | {"RAY_ADDRESS": ""}
         done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=200)
-    finally:
-        cluster.shutdown()  # type: ignore[no-untyped-call]
     assert done.stdout.split() == ["4", "4", "7"], done.stderr
     assert "the PromptQueue on " in done.stderr
     assert "has not answered for 5 s" in done.stderr
