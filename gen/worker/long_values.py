@@ -1,7 +1,7 @@
 """Arrow arrays of texts or bytes. Converting a very long one at once would hold the event loop."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -11,9 +11,17 @@ from stillhouse.gen.teachers.in_pieces import PIECE_BYTES
 
 Value: TypeAlias = str | bytes | None
 
+KINDS: Mapping[pa.DataType, type[np.signedinteger]] = {
+    pa.string(): np.int32,
+    pa.binary(): np.int32,
+    pa.large_string(): np.int64,
+    pa.large_binary(): np.int64,
+}
+"""The types whose arrays are made here, each with the type of its offsets."""
+
 
 def array(values: Sequence[Value], kind: pa.DataType) -> pa.Array:
-    """The same as `pa.array`; `kind` is string or binary."""
+    """The same as `pa.array`; `kind` is one of `KINDS`."""
     if all(value is None or len(value) <= PIECE_BYTES for value in values):
         return pa.array(values, kind)
     sizes = [sum(map(len, pieces_of(value))) for value in values]
@@ -23,7 +31,7 @@ def array(values: Sequence[Value], kind: pa.DataType) -> pa.Array:
         for piece in pieces_of(value):
             into[at : at + len(piece)] = piece
             at += len(piece)
-    ends = np.concatenate([np.zeros(1, np.int32), np.cumsum(sizes, dtype=np.int32)])
+    ends = np.cumsum([0, *sizes], dtype=KINDS[kind])
     valid = pa.array([value is not None for value in values], pa.bool_())
     return pa.Array.from_buffers(kind, len(values), [valid.buffers()[1], pa.py_buffer(ends), data])
 

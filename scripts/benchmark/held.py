@@ -37,15 +37,18 @@ from stillhouse.gen.worker.columns import column
 from stillhouse.gen.worker.earlier_answers import fingerprint
 from stillhouse.gen.worker.score_columns import score_columns
 from stillhouse.gen.worker.watchdog import MOST_HELD_S
+from stillhouse.schemas.arrow import RAW, columns_of
 from stillhouse.schemas.ask import Ask
 from stillhouse.schemas.completion import Completion
 from stillhouse.schemas.scored import Scored
 from stillhouse.schemas.teacher import Teacher
+from stillhouse.schemas.version import SCHEMA_VERSION
 
 SIZES_MB, ROUNDS, TICK_S = (3.3, 10.0, 33.0, 60.0), 3, 0.003
 KEY = "sk-proj-0123456789abcdefghijklmn"
 TERMS = {"license": "MIT", "training_use": "permitted", "url": "https://a.test", "seen_on": "2026-11-22"}
 SCORE = {"score": {"prompt_ids": "p", "completion_ids": "c", "top": 64}}
+DATA = columns_of(SCHEMA_VERSION, {}).data
 _SOME = 300
 """Tokens that differ; they are repeated to the size."""
 
@@ -239,13 +242,14 @@ async def _taken(client: TeacherClient, journal: JournalFile, scored: Scored | N
     def sealed() -> None:
         body = journal.read(*place).body
         answer = read(reader, Reply(200, {}, body), scored).outcome
-        column([body], pa.field("body", pa.binary()))
+        column([body], RAW.field("body"))
         if isinstance(answer, Completion):
             if answer.scores is not None:
                 written(pa.table(score_columns([answer.scores])))
             fingerprint(answer.text, answer.tool_calls)
-            for text in (answer.text, answer.reasoning, answer.tool_calls):
-                column([text], pa.field("text", pa.string()))
+            column([(("assistant", answer.text or ""),)], DATA.field("completion"))
+            column([answer.reasoning], DATA.field("reasoning"))
+            column([answer.tool_calls], DATA.field("tool_calls"))
 
     await asyncio.to_thread(sealed)
 

@@ -11,24 +11,24 @@ from stillhouse.gen.worker.earlier_answers import fingerprint
 TEXTS = st.lists(st.none() | st.text(st.characters(exclude_categories=["Cs"]), max_size=20), max_size=5)
 
 
-@given(TEXTS)
-def test_texts_in_pieces_are_the_same_texts(values: list[str | None]) -> None:
+@given(TEXTS, st.sampled_from([pa.string(), pa.large_string()]))
+def test_texts_in_pieces_are_the_same_texts(values: list[str | None], kind: pa.DataType) -> None:
     """Whatever their characters, and where there are none."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(long_values, "PIECE_BYTES", 3)
-        found = long_values.array(values, pa.string())
+        found = long_values.array(values, kind)
     found.validate(full=True)
-    assert found.equals(pa.array(values, pa.string()))
+    assert found.equals(pa.array(values, kind))
 
 
-@given(st.lists(st.none() | st.binary(max_size=20), max_size=5))
-def test_bytes_in_pieces_are_the_same_bytes(values: list[bytes | None]) -> None:
+@given(st.lists(st.none() | st.binary(max_size=20), max_size=5), st.sampled_from([pa.binary(), pa.large_binary()]))
+def test_bytes_in_pieces_are_the_same_bytes(values: list[bytes | None], kind: pa.DataType) -> None:
     """The column of raw bodies."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(long_values, "PIECE_BYTES", 3)
-        found = long_values.array(values, pa.binary())
+        found = long_values.array(values, kind)
     found.validate(full=True)
-    assert found.equals(pa.array(values, pa.binary()))
+    assert found.equals(pa.array(values, kind))
 
 
 @given(
