@@ -8,10 +8,11 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from ports import reserved_ports
 from waiting import wait_until
@@ -19,8 +20,8 @@ from waiting import wait_until
 TOKEN = "0123456789abcdef" * 4
 CPUS = 3
 START_TIMEOUT_S = 90.0
-_AGENTS = ("dashboard-agent-listen-port", "dashboard-agent-grpc-port", "metrics-export-port", "runtime-env-agent-port")
-"""Ports of a node's agents; see `ray_nodes`."""
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,18 +65,26 @@ def ray_head(*, cpus: int = CPUS, token: str | None = TOKEN, python: Path = Path
     Its dashboard takes jobs from anyone with the token, or from everyone if there is none. One that does not come up
     is started a second time, on other ports.
     """
-    with ExitStack() as stack:
-        try:
-            head = stack.enter_context(_ray_head(cpus=cpus, token=token, python=python))
-        except NotUp as error:
-            print(f"a second try: {error}", file=sys.stderr)
-            head = stack.enter_context(_ray_head(cpus=cpus, token=token, python=python))
+    with _twice(lambda: _ray_head(cpus=cpus, token=token, python=python)) as head:
         yield head
 
 
 @contextmanager
+def _twice(start: Callable[[], AbstractContextManager[_T]]) -> Iterator[_T]:
+    """What `start` starts; it is called a second time if it raises NotUp, as may happen on a busy machine."""
+    with ExitStack() as stack:
+        try:
+            started = stack.enter_context(start())
+        except NotUp as error:
+            print(f"a second try: {error}", file=sys.stderr)
+            started = stack.enter_context(start())
+        yield started
+
+
+@contextmanager
 def _ray_head(*, cpus: int, token: str | None, python: Path) -> Iterator[RayHead]:
-    names = ("port", "dashboard-port", "ray-client-server-port", *_AGENTS)
+    names = ["port", "dashboard-port", "dashboard-agent-listen-port", "dashboard-agent-grpc-port"]
+    names += ["metrics-export-port", "ray-client-server-port", "runtime-env-agent-port"]
     with (
         reserved_ports(len(names)) as reserved,
         tempfile.TemporaryDirectory(prefix="rh", ignore_cleanup_errors=True) as folder,
@@ -118,25 +127,35 @@ def _ray_head(*, cpus: int, token: str | None, python: Path) -> Iterator[RayHead
 def second_raylet(head: RayHead, *, cpus: int, late_s: int = 0) -> Iterator[None]:
     """A second node of the head's cluster on this machine, in the same session folder.
 
-    It waits `late_s` before it unpacks what a job ships.
+    It waits `late_s` before it unpacks what a job ships. One that does not come up is started a second time.
     """
+    with _twice(lambda: _second_raylet(head, cpus=cpus, late_s=late_s)):
+        yield
+
+
+@contextmanager
+def _second_raylet(head: RayHead, *, cpus: int, late_s: int) -> Iterator[None]:
     env = head.env | {"RAY_RUNTIME_ENV_SLEEP_FOR_TESTING_S": str(late_s) if late_s else ""}
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", f"--address={head.gcs}"]
-    command += ["--node-ip-address=127.0.0.1", f"--num-cpus={cpus}"]
+    command += ["--node-ip-address=127.0.0.1", "--dashboard-agent-listen-port=0", f"--num-cpus={cpus}"]
     log = head.folder.parent / "second.log"
-    with reserved_ports(len(_AGENTS)) as ports, log.open("wb") as out:
-        command += [f"--{name}={port}" for name, port in zip(_AGENTS, ports, strict=True)]
+    with log.open("wb") as out:
         process = subprocess.Popen(
             command, env=env, cwd=head.folder.parent, stdout=out, stderr=out, start_new_session=True
         )
-        try:
-            sockets = head.logs.parent / "sockets"
-            wait_until(lambda: len([*sockets.glob("raylet*")]) == 2, what="a second raylet", within_s=START_TIMEOUT_S)
-            wait_until(lambda: "Ray runtime started" in log.read_text(), what="it has joined", within_s=START_TIMEOUT_S)
-            yield
-        finally:
+    try:
+        wait_until(
+            lambda: process.poll() is not None or "Ray runtime started" in log.read_text(),
+            what="a second raylet",
+            within_s=START_TIMEOUT_S,
+        )
+        if process.poll() is not None:
+            raise NotUp(f"the second raylet did not come up:\n{log.read_text(errors='replace')[-4000:]}")
+        yield
+    finally:
+        with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        process.wait()
 
 
 def answers(url: str) -> bool:

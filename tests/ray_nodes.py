@@ -1,30 +1,40 @@
 """A Ray of several nodes on this machine, without a dashboard, ended with all its processes."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ports import reserved_ports
 from ray.cluster_utils import Cluster
 
-_PORTS = ("metrics_agent_port", "metrics_export_port", "dashboard_agent_listen_port", "runtime_env_agent_port")
+from stillhouse.cluster.ray_internals import ended_if_it_fails
+
+STARTS = 4
+"""On a busy machine a node may die while it starts: its agents have 15 s to choose their ports."""
 
 
 @contextmanager
 def ray_nodes(*cpus: int) -> Iterator[Cluster]:
-    """A head with the first number of CPUs, and a node with each of the others.
+    """A head with the first number of CPUs, and a node with each of the others."""
+    cluster = Cluster()
+    try:
+        _add(cluster, num_cpus=cpus[0], include_dashboard=False)
+        for each in cpus[1:]:
+            _add(cluster, num_cpus=each)
+        cluster.wait_for_nodes()
+        yield cluster
+    finally:
+        cluster.shutdown()  # type: ignore[no-untyped-call]
 
-    Each node is given its agents' ports. Otherwise it waits until its agents have chosen them, and after 15 s, as may
-    happen on a busy machine, it dies.
-    """
-    with reserved_ports(len(_PORTS) * len(cpus)) as reserved:
-        ports = iter(reserved)
-        nodes: list[dict[str, Any]] = [{"num_cpus": each, **dict(zip(_PORTS, ports, strict=False))} for each in cpus]
-        cluster = Cluster(initialize_head=True, head_node_args={"include_dashboard": False, **nodes[0]})
+
+def _add(cluster: Cluster, **settings: Any) -> None:
+    for left in reversed(range(STARTS)):
         try:
-            for node in nodes[1:]:
-                cluster.add_node(**node)
-            cluster.wait_for_nodes()
-            yield cluster
-        finally:
-            cluster.shutdown()  # type: ignore[no-untyped-call]
+            with ended_if_it_fails():
+                cluster.add_node(**settings)
+        except Exception as error:
+            if type(error) is not Exception or not left:  # Ray raises a bare exception if a node is not up in time
+                raise
+            print(f"another try: {error}", file=sys.stderr)
+        else:
+            return

@@ -18,6 +18,7 @@ from stillhouse.gen.journal.names import writer_of
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)  # nodes may have to be started again
 def test_a_drained_node_loses_nothing(tmp_path: Path) -> None:
     """Row 42: every answer delivered is stored, nothing is asked again, and another worker finishes the run."""
     with teacher(tmp_path, latency_s=0.5) as url, ray_nodes(0, 1, 1) as cluster:

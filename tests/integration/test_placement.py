@@ -64,6 +64,7 @@ with connected(sys.argv[1]):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)  # nodes may have to be started again
 def test_shared_actors_run_where_their_loss_costs_nothing(tmp_path: Path) -> None:
     """The queue on the driver's node and limiters on the head; a queue that dies is reported and loses no counts."""
     write_source(tmp_path, questions(10))
