@@ -22,6 +22,8 @@ Sample: TypeAlias = tuple[str, int]
 
 SETTLING = frozenset(("answer", "length", "filtered", "refused"))
 """Fates after which a sample is never asked again."""
+_UNSERVED = ("expired", "unreached")
+"""Fates of requests that a batch's provider did not get to, and does not bill."""
 
 _SERIAL = re.compile(rb'"id":"r(\d+)"')
 SLACK_S = 2.0
@@ -184,8 +186,8 @@ class History:
 
     @property
     def served(self) -> int:
-        """Requests, less those of batches that the provider did not get to: these are not billed."""
-        return sum(request.fate != "expired" for request in self.requests)
+        """Requests, less those that a provider did not get to."""
+        return sum(request.fate not in _UNSERVED for request in self.requests)
 
     def judge_end(self) -> None:
         """A run ended because the budget is used up.
