@@ -71,7 +71,7 @@ def ray_head(*, cpus: int = CPUS, token: str | None = TOKEN, python: Path = Path
 
 @contextmanager
 def _twice(start: Callable[[], AbstractContextManager[_T]]) -> Iterator[_T]:
-    """What `start` starts; it is called a second time if it raises NotUp, as may happen on a busy machine."""
+    """Enter what `start` returns; if that raises NotUp, as it may on a busy machine, try once more."""
     with ExitStack() as stack:
         try:
             started = stack.enter_context(start())

@@ -72,7 +72,7 @@ class ChildProcess:
         for start in starts:
             self.writer.write(packed(text[start : start + MAX_PIECE_CHARS]))
             await self.writer.drain()
-            await asyncio.sleep(0)  # the drain lets nobody else run while the child reads as fast
+            await asyncio.sleep(0)  # draining does not yield while the child reads as fast as this writes
         return len(starts)
 
     async def next(self, timeout_s: float) -> Any:

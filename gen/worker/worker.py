@@ -27,8 +27,10 @@ from stillhouse.gen.worker.shipments import Shipments, ship_last
 from stillhouse.gen.worker.sweeping import Sweeping
 from stillhouse.schemas.recipe import Recipe
 
-DRAIN_S, DRAIN_POLL_S = 20.0, 0.05
-"""How long a stopping worker waits for its requests in flight, and how often it looks."""
+DRAIN_S = 20.0
+"""How long a stopping worker waits for its requests in flight."""
+DRAIN_POLL_S = 0.05
+"""How often it checks whether they have ended."""
 
 
 class Worker:

@@ -289,7 +289,7 @@ async def test_a_stopped_run_finishes_its_requests_in_flight(tmp_path: Path) -> 
 async def test_a_chunk_is_sealed_although_its_last_answer_comes_at_the_very_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A stopping worker that looks all the time sees that nothing is in flight before the chunk's task does."""
+    """A stopping worker that checks all the time sees that nothing is in flight before the chunk's task does."""
     monkeypatch.setattr("stillhouse.gen.worker.worker.DRAIN_POLL_S", 0.0)
     write_source(tmp_path, questions(10))
     recipe = recipe_of(tmp_path)

@@ -110,7 +110,7 @@ async def test_a_suspended_child_is_given_up() -> None:
 
 @pytest.fixture
 def frozen() -> Iterator[None]:
-    """As in a worker, the collector does not visit what there is already."""
+    """As in a worker, the garbage collector skips the objects that already exist."""
     gc.freeze()
     yield
     gc.unfreeze()
