@@ -6,7 +6,7 @@ A tool that was read has a name that every provider accepts, and a schema that c
 import functools
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeAlias
 
@@ -35,6 +35,10 @@ class Tool:
     """The tool as JSON, in OpenAI's form, which trainers and chat templates take."""
     validator: Any
     """The validator of its arguments; see `schema_validator`."""
+
+    def __reduce__(self) -> tuple[Callable[[str], "Tool"], tuple[str]]:
+        """It is pickled as its text: a validator can't be pickled."""
+        return _tool_in, (self.text,)
 
     def fault_in(self, arguments: str) -> str | None:
         """What is wrong with the arguments, a JSON object; None if they fit."""
@@ -65,6 +69,11 @@ def tools_of(text: str) -> tuple[Tool, ...]:
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise ValueError(f"the tool {twice!r} is given twice; name each once")
     return tools
+
+
+def _tool_in(text: str) -> Tool:
+    (tool,) = tools_of(f"[{text}]")
+    return tool
 
 
 def _tool(item: Any, what: str) -> Tool:

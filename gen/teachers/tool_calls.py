@@ -14,12 +14,13 @@ def tool_calls_in(wire: str | None) -> tuple[ToolCall, ...] | None:
     None if one of them can't be stored: it names no function, its arguments are not a JSON object, or it is nested
     too deeply; also if they are not a list.
     """
+    return APART.call(calls_in, wire) if wire and is_apart(len(wire)) else calls_in(wire)
+
+
+def calls_in(wire: str | None) -> tuple[ToolCall, ...] | None:
+    """See `tool_calls_in`; they are parsed here, however long they are."""
     if not wire:
         return ()
-    return APART.call(_calls_in, wire) if is_apart(len(wire)) else _calls_in(wire)
-
-
-def _calls_in(wire: str) -> tuple[ToolCall, ...] | None:
     if is_deep(wire) or not isinstance(found := json.loads(wire), list):
         return None
     calls = [tool_call(each) for each in found]

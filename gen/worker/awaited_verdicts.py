@@ -5,9 +5,9 @@ Pure; `open_chunk` keeps the frames. The order in which answers and verdicts are
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from stillhouse.gen.checks.base import Answer, CheckResult, Unchecked, Verdict
+from stillhouse.gen.checks.base import CheckResult, Unchecked, Verdict
 from stillhouse.gen.journal.frames import Frame
-from stillhouse.gen.worker.verdict_frames import Judged, read_verdict, text_hash, verdict_frame
+from stillhouse.gen.worker.verdict_frames import Judged, read_verdict, verdict_frame
 
 
 class AwaitedVerdicts:
@@ -51,9 +51,10 @@ class AwaitedVerdicts:
             return None
         return self.checks[len(said) - 1]
 
-    def expect(self, ordinal: int, answer: Answer) -> bool:
-        """The answer must be judged; True if journals have all verdicts on it, which then apply."""
-        text = self._awaited[ordinal] = text_hash(answer)
+    def expect(self, ordinal: int, text: bytes) -> bool:
+        """The answer with this `text_hash` must be judged; True if journals have all verdicts on it, which then
+        apply."""
+        self._awaited[ordinal] = text
         if (whole := self._whole(self._known.get((ordinal, text), {}))) is None:
             self._fresh[ordinal] = None
             return False

@@ -27,6 +27,7 @@ from stillhouse.gen.teachers.retry import (
     note,
 )
 from stillhouse.gen.worker.answers import Answers
+from stillhouse.gen.worker.appraisal import Appraisal
 from stillhouse.gen.worker.attempts import Attempts
 from stillhouse.gen.worker.awaited_verdicts import AwaitedVerdicts
 from stillhouse.gen.worker.chunk_samples import ChunkSamples
@@ -36,6 +37,8 @@ from stillhouse.gen.worker.replies import outcome_without_reply
 from stillhouse.gen.worker.sample_states import AllSamples, SampleStates, UntilAccepted
 from stillhouse.gen.worker.settlements import Settlements
 from stillhouse.gen.worker.spending import Spending
+from stillhouse.gen.worker.verdict_frames import text_hash
+from stillhouse.gen.worker.verdicts import rejected_by_rules
 from stillhouse.schemas.completion import Completion
 
 
@@ -75,6 +78,8 @@ class ChunkState:
         """Under `route: fallback`, the teachers' places of samples that moved on."""
         self.verdicts = AwaitedVerdicts(samples.chunk.columns.checks)
         """What the recipe's checks say of the answers."""
+        self._appraised: dict[int, Appraisal] = {}
+        """Answers that the rules leave to the checks, or to the comparison with others."""
         self.settlements = Settlements(samples)
         """Samples settled by replies."""
         self.spending = Spending(samples)
@@ -144,7 +149,26 @@ class ChunkState:
         if frame.kind is not Kind.SENT:
             self.spending.add(frame, outcome)
 
-    def ended(self, frame: Frame, outcome: Outcome, place: Place | None, blame: Blame | None = None) -> Decision:
+    def appraised(self, frame: Frame, outcome: Outcome) -> Appraisal:
+        """The outcome in the frame as decisions see it; for a large answer, call it in a thread."""
+        if not isinstance(outcome, Completion):
+            return Appraisal("refused")
+        prompt, calls = self._samples.prompt(frame.ordinal), self._samples.chunk.columns.calls
+        reason = rejected_by_rules(outcome, prompt, calls=calls)
+        if reason is not None or not (self.verdicts.checks or self._equal_once):  # most recipes
+            return Appraisal(reason, frame.teacher)
+        text = text_hash(answer_of(outcome)) if self.verdicts.checks else b""
+        answer = fingerprint(outcome.text, outcome.tool_calls) if self._equal_once else b""
+        return Appraisal(None, frame.teacher, text, answer)
+
+    def ended(
+        self,
+        frame: Frame,
+        outcome: Outcome,
+        place: Place | None,
+        blame: Blame | None = None,
+        appraisal: Appraisal | None = None,
+    ) -> Decision:
         """An attempt ended with this outcome; returns what follows.
 
         Args:
@@ -152,14 +176,22 @@ class ChunkState:
             outcome: what that frame says.
             place: where its reply is in the journal, if there is one.
             blame: who is to blame for a refusal, judging by other requests.
+            appraisal: of the outcome, if it is at hand.
         """
         self.count_cost(frame, outcome)
-        return self._follow(frame, outcome, place, blame)
+        return self._follow(frame, outcome, place, blame, appraisal)
 
-    def _follow(self, frame: Frame, outcome: Outcome, place: Place | None, blame: Blame | None = None) -> Decision:
+    def _follow(
+        self,
+        frame: Frame,
+        outcome: Outcome,
+        place: Place | None,
+        blame: Blame | None = None,
+        appraisal: Appraisal | None = None,
+    ) -> Decision:
         ordinal = frame.ordinal
         if isinstance(outcome, Completion) and self._attempts.is_first(ordinal) and not self._settled[ordinal]:
-            self._take_answer(frame, outcome, place, SETTLED)  # nearly always
+            self._take_answer(frame, outcome, place, SETTLED, appraisal)  # nearly always
             return SETTLED
         tries = self._attempts.entry(ordinal)
         if self.has_left(frame) and not isinstance(outcome, (Completion, Policy)):
@@ -174,7 +206,7 @@ class ChunkState:
             self._spend(ordinal, place, decision)
             return MoveOn(decision)
         if isinstance(decision, (Settled, GiveUp)) and not self._settled[ordinal]:
-            self._take_answer(frame, outcome, place, decision)
+            self._take_answer(frame, outcome, place, decision, appraisal)
             self._attempts.compact(ordinal)
         elif isinstance(outcome, Malformed) and isinstance(decision, Again):
             self.settlements.note_useless(frame, outcome, GiveUp("malformed", outcome.message, outcome.status))
@@ -183,7 +215,7 @@ class ChunkState:
             del self.given_up[ordinal]
             self.answers.places[ordinal] = place
             self.schedule.reopen(ordinal)
-            self._conclude(ordinal, outcome, self.settlements.of(frame, outcome, decision).reason)
+            self._conclude(ordinal, appraisal or self.appraised(frame, outcome))
         return decision
 
     def _left_behind(self, frame: Frame, outcome: Trouble, tries: Tries) -> Again:
@@ -209,11 +241,19 @@ class ChunkState:
         if self.spent.pop(ordinal, None) is not None:
             self.answers.places[ordinal] = None
 
-    def _take_answer(self, frame: Frame, outcome: Outcome, place: Place | None, decision: Settled | GiveUp) -> None:
-        settlement = self.settlements.of(frame, outcome, decision)
+    def _take_answer(
+        self,
+        frame: Frame,
+        outcome: Outcome,
+        place: Place | None,
+        decision: Settled | GiveUp,
+        appraisal: Appraisal | None,
+    ) -> None:
+        appraisal = appraisal or self.appraised(frame, outcome)
+        settlement = self.settlements.of(frame, outcome, decision, appraisal.reason)
         self._settle(frame.ordinal, place, decision)
         if isinstance(decision, Settled):
-            self._conclude(frame.ordinal, outcome, settlement.reason)
+            self._conclude(frame.ordinal, appraisal)
         self.settlements.note(settlement)
 
     def _settle(self, ordinal: int, place: Place | None, decision: Settled | GiveUp) -> None:
@@ -232,23 +272,36 @@ class ChunkState:
             reason = f"{tries.deaths} workers died while it was in flight"
             self._settle(ordinal, None, GiveUp("poison", reason, None))
 
-    def _conclude(self, ordinal: int, outcome: Outcome, reason: str | None) -> None:
-        """Act on the rules: they reject the sample's answer for this reason, or leave it to the checks."""
-        if reason is not None or not isinstance(outcome, Completion):
+    def _conclude(self, ordinal: int, appraisal: Appraisal) -> None:
+        """Act on the rules: they reject the sample's answer, or leave it to the checks."""
+        if appraisal.reason is not None:
             self.schedule.decide(ordinal, accepted=False)
-            return
-        if not (self.verdicts.checks or self._equal_once):  # most recipes
+        elif not (self.verdicts.checks or self._equal_once):  # most recipes
             self.schedule.decide(ordinal, accepted=True)
-            return
+        else:
+            self._appraised[ordinal] = appraisal
+            self._await_verdicts(ordinal)
+
+    def _await_verdicts(self, ordinal: int) -> None:
         if self.verdicts.checks:
             self.schedule.answered(ordinal)
-            if not self.verdicts.expect(ordinal, answer_of(outcome)):
+            if not self.verdicts.expect(ordinal, self._appraised[ordinal].text):
                 return
-        self._follow_verdicts(ordinal, outcome)
+        self.judged(ordinal)
 
     def judged(self, ordinal: int) -> None:
-        """All verdicts on the sample's answer are in."""
-        self._follow_verdicts(ordinal)
+        """Act on what the checks say about the sample's answer: all of them did, or there are none."""
+        said = self.verdicts.said.get(ordinal, ())
+        if said and isinstance(last := said[-1], Unchecked):
+            check = self.verdicts.checks[len(said) - 1]
+            self.given_up[ordinal] = GiveUp("unchecked", f"{check}: {last.reason}", None)
+        accepted = all(isinstance(each, CheckResult) and each.accepted for each in said)
+        answer = self._appraised[ordinal].fingerprint if accepted and self._equal_once else None
+        self.schedule.decide(ordinal, accepted=accepted, answer=answer)
+
+    def judged_teacher(self, ordinal: int) -> Interpreter:
+        """The teacher that gave an answer which checks judge."""
+        return self._samples.teacher(ordinal, self._appraised[ordinal].teacher)
 
     def close(self, number: int, reason: GiveUp) -> None:
         """Ask nothing more in the series with this number; samples still missing are given up for this reason.
@@ -261,19 +314,6 @@ class ChunkState:
             for ordinal in ordinals:
                 if not self._settled[ordinal] and self.schedule.lacks(ordinal):
                     self._settle(ordinal, None, reason)
-
-    def _follow_verdicts(self, ordinal: int, completion: Completion | None = None) -> None:
-        """Act on what the checks say about an answer; without checks it is accepted. `completion`: if it is at hand."""
-        said = self.verdicts.said.get(ordinal, ())
-        if said and isinstance(last := said[-1], Unchecked):
-            check = self.verdicts.checks[len(said) - 1]
-            self.given_up[ordinal] = GiveUp("unchecked", f"{check}: {last.reason}", None)
-        accepted = all(isinstance(each, CheckResult) and each.accepted for each in said)
-        answer = None
-        if accepted and self._equal_once:
-            completion = completion or self.answers.completion(ordinal)
-            answer = fingerprint(completion.text, completion.tool_calls)
-        self.schedule.decide(ordinal, accepted=accepted, answer=answer)
 
     def decided(self, ordinal: int, decided: Decided, place: Place | None, *, known: bool) -> None:
         """Apply a decision about an attempt whose reply is at `place`; `known`: False if the attempt left no trace."""
@@ -307,7 +347,7 @@ class ChunkState:
             self.verdicts.forget_unchecked(ordinal)
             del self.given_up[ordinal]
             self.schedule.reopen(ordinal)
-            self._conclude(ordinal, self.answers.completion(ordinal), None)
+            self._await_verdicts(ordinal)
 
     def _reopen(self, ordinal: int) -> None:
         if self.spent.pop(ordinal, None) is not None:

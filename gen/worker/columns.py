@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from stillhouse.gen.teachers.given_scores import GivenScores
 from stillhouse.gen.teachers.token_scores import TokenScores
-from stillhouse.gen.worker.long_values import KINDS, array
+from stillhouse.gen.worker.long_values import array
 from stillhouse.gen.worker.score_columns import ID_COLUMNS, Arrays, id_column, score_columns
 from stillhouse.schemas.arrow import MESSAGES
 from stillhouse.schemas.columns import MESSAGES_WITH_CALLS, MESSAGES_WITH_TOOLS, PLAIN_MESSAGES, SCORES, TOOLS
@@ -43,9 +43,7 @@ def column(values: Sequence[Any], field: pa.Field) -> pa.Array:
         return _tools(values)
     if pa.types.is_dictionary(kind):
         return pa.array(values, kind.value_type).dictionary_encode().cast(kind)
-    if kind in KINDS:
-        return array(values, kind)
-    return pa.array(values, kind)
+    return array(values, kind)
 
 
 def _is_conversation(field: pa.Field) -> bool:

@@ -1,8 +1,8 @@
-"""Arrow arrays of texts or bytes. Converting a very long one at once would hold the event loop."""
+"""Very long texts and bytes, as Arrow arrays and as hashes. Converting one at once would hold the event loop."""
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -11,18 +11,19 @@ from stillhouse.gen.teachers.in_pieces import PIECE_BYTES
 
 Value: TypeAlias = str | bytes | None
 
-KINDS: Mapping[pa.DataType, type[np.signedinteger]] = {
+_OFFSETS: Mapping[pa.DataType, type[np.signedinteger]] = {
     pa.string(): np.int32,
     pa.binary(): np.int32,
     pa.large_string(): np.int64,
     pa.large_binary(): np.int64,
 }
-"""The types whose arrays are made here, each with the type of its offsets."""
+"""The types of long values, each with the type of its offsets."""
 
 
-def array(values: Sequence[Value], kind: pa.DataType) -> pa.Array:
-    """The same as `pa.array`; `kind` is one of `KINDS`."""
-    if all(value is None or len(value) <= PIECE_BYTES for value in values):
+def array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
+    """The same as `pa.array`."""
+    offsets = _OFFSETS.get(kind)
+    if offsets is None or all(value is None or len(value) <= PIECE_BYTES for value in values):
         return pa.array(values, kind)
     sizes = [sum(map(len, pieces_of(value))) for value in values]
     data = pa.allocate_buffer(sum(sizes))
@@ -31,7 +32,7 @@ def array(values: Sequence[Value], kind: pa.DataType) -> pa.Array:
         for piece in pieces_of(value):
             into[at : at + len(piece)] = piece
             at += len(piece)
-    ends = np.cumsum([0, *sizes], dtype=KINDS[kind])
+    ends = np.cumsum([0, *sizes], dtype=offsets)
     valid = pa.array([value is not None for value in values], pa.bool_())
     return pa.Array.from_buffers(kind, len(values), [valid.buffers()[1], pa.py_buffer(ends), data])
 

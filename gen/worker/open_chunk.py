@@ -11,6 +11,7 @@ from stillhouse.gen.journal.file import JournalFile
 from stillhouse.gen.journal.frames import Frame, Kind
 from stillhouse.gen.teachers.outcome import Ambiguous, NoConnection, Outcome
 from stillhouse.gen.teachers.protocols.base import Request
+from stillhouse.gen.teachers.reply_threads import LARGE_BYTES
 from stillhouse.gen.teachers.retry import SETTLED, Blame, Decision, GiveUp, MoveOn, Pause
 from stillhouse.gen.teachers.transport import Reply
 from stillhouse.gen.worker.chunk_samples import ChunkSamples, TeacherOf
@@ -253,7 +254,8 @@ class OpenChunk:
         """What the reply says."""
         frame, kept_at = reply
         outcome, size = self.state.answers.read(frame)
-        return Received(frame, kept_at, outcome, size)
+        appraisal = self.state.appraised(frame, outcome) if len(frame.body) >= LARGE_BYTES else None
+        return Received(frame, kept_at, outcome, size, appraisal)
 
     def answered(self, received: Received, *, blame: Blame | None = None) -> Decision:
         """What follows from a reply. `blame`: who is to blame for a refusal, judging by other requests.
@@ -261,8 +263,8 @@ class OpenChunk:
         Raises:
             StoreAway: the journal can't be written.
         """
-        frame, kept_at, outcome, size = received
-        decision = self.state.ended(frame, outcome, kept_at, blame)
+        frame, kept_at, outcome, size, appraisal = received
+        decision = self.state.ended(frame, outcome, kept_at, blame, appraisal)
         if decision is not SETTLED:
             self._keep_decision(frame, decision, blame)
         self.state.answers.remember(frame.ordinal, outcome, place=kept_at, size=size)
@@ -291,14 +293,8 @@ class OpenChunk:
         return self.state.answers.is_large(ordinal)
 
     def answered_by(self, ordinal: int) -> str:
-        """The name of the teacher that gave the sample's answer."""
-        place = self.state.answers.places[ordinal]
-        assert place is not None, f"{self.chunk.id}: sample {ordinal} has no answer"
-        teachers = self.samples.teachers
-        teacher = (
-            teachers[0] if len(teachers) == 1 else self.samples.teacher(ordinal, self.journal.read(*place).teacher)
-        )
-        return teacher.teacher.name
+        """The name of the teacher that gave the answer, which checks judge."""
+        return self.state.judged_teacher(ordinal).teacher.name
 
     def judged(self, ordinal: int, verdicts: Sequence[Verdict], *, at: float) -> None:
         """Take the checks' verdicts on an answer; they are journalled before anything acts on them.

@@ -12,6 +12,7 @@ from stillhouse.gen.teachers.event_stream import is_stream
 from stillhouse.gen.teachers.outcome import Ambiguous, NoConnection, Outcome
 from stillhouse.gen.teachers.reply_threads import LARGE_BYTES
 from stillhouse.gen.teachers.transport import Reply
+from stillhouse.gen.worker.appraisal import Appraisal
 
 STREAM_BYTES = 2**14
 """Larger raw streams are compressed in the journal: their events repeat much of their content."""
@@ -35,6 +36,8 @@ class Received(NamedTuple):
     outcome: Outcome
     size: int
     """Bytes of the reply; for a stream, once it is folded."""
+    appraisal: Appraisal | None = None
+    """Of a large answer to a sample."""
 
 
 async def received_of(

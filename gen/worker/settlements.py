@@ -7,7 +7,6 @@ from stillhouse.gen.journal.frames import Frame
 from stillhouse.gen.teachers.outcome import Outcome
 from stillhouse.gen.teachers.retry import GiveUp, Settled
 from stillhouse.gen.worker.chunk_samples import ChunkSamples
-from stillhouse.gen.worker.verdicts import rejected_by_rules
 from stillhouse.schemas.completion import Completion
 
 HEAD_BYTES = 300
@@ -56,26 +55,24 @@ class Settlements:
 
     def note_useless(self, frame: Frame, outcome: Outcome, given_up: GiveUp) -> None:
         """The reply was useless, for this reason, and the sample is asked again."""
-        self._noted.append(replace(self.of(frame, outcome, given_up), settled=False))
+        self._noted.append(replace(self.of(frame, outcome, given_up, None), settled=False))
 
     def note_moving(self, frame: Frame, outcome: Outcome, given_up: GiveUp) -> None:
         """Record that the sample's teacher gave up on it, and the next one may be asked."""
-        self._noted.append(replace(self.of(frame, outcome, given_up), moves_on=True))
+        self._noted.append(replace(self.of(frame, outcome, given_up, None), moves_on=True))
 
     def drop(self, ordinal: int) -> None:
         """The sample is asked again after all."""
         self._noted = [each for each in self._noted if each.ordinal != ordinal]
 
-    def of(self, frame: Frame, outcome: Outcome, decision: Settled | GiveUp) -> Settlement:
-        """The settlement of the sample whose last frame this is."""
+    def of(self, frame: Frame, outcome: Outcome, decision: Settled | GiveUp, reason: str | None) -> Settlement:
+        """The settlement of the sample whose last frame this is; `reason`: why the rules reject its answer."""
         teacher = self._samples.teacher(frame.ordinal, frame.teacher)
         name, prompt = teacher.teacher.name, self._samples.prompt(frame.ordinal)
-        reason: str | None = "refused"
         words = word = ""
         if isinstance(decision, GiveUp):
             reason, words = decision.kind, f"HTTP {decision.status}: {decision.message}"
         elif isinstance(outcome, Completion):
-            reason = rejected_by_rules(outcome, prompt, calls=self._samples.chunk.columns.calls)
             word = outcome.finish_reason_raw or ""
             if reason is not None:
                 words = f"finish_reason {word!r}"

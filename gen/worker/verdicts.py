@@ -12,14 +12,14 @@ Equality comes last: equal answers to one prompt are kept once, which is decided
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
+from stillhouse.gen.teachers.apart import APART, is_apart
 from stillhouse.gen.teachers.outcome import Policy
-from stillhouse.gen.teachers.tool_calls import tool_calls_in
+from stillhouse.gen.teachers.tool_calls import calls_in
 from stillhouse.schemas.arrow import Calls
 from stillhouse.schemas.completion import Completion, Usage
 from stillhouse.schemas.prompt import Prompt
 from stillhouse.schemas.record import RejectReason
 from stillhouse.schemas.tool import Tool
-from stillhouse.schemas.tool_call import ToolCall
 
 Rule: TypeAlias = Callable[[Completion, Prompt, Calls], RejectReason | None]
 """Why the answer to this prompt is not training data by itself, or None; Calls: where its dataset keeps them."""
@@ -69,16 +69,16 @@ def tool_calls(completion: Completion, prompt: Prompt, calls: Calls) -> RejectRe
         return None
     if calls == "nowhere":
         return "unasked_tool_call"
-    made = tool_calls_in(completion.tool_calls)
-    if made is None:
+    wire = completion.tool_calls
+    return APART.call(_misfit, wire, prompt.tools) if is_apart(len(wire)) else _misfit(wire, prompt.tools)
+
+
+def _misfit(wire: str, tools: Sequence[Tool] | None) -> RejectReason | None:
+    """Why the calls can't be kept, or one of them is not a valid call of an offered tool; None: any may be called."""
+    if (calls := calls_in(wire)) is None:
         return "invalid_tool_call"
-    return None if prompt.tools is None else _misfit(made, prompt.tools)
-
-
-def _misfit(calls: Sequence[ToolCall], tools: Sequence[Tool]) -> RejectReason | None:
-    """Why one of the calls is not a valid call of an offered tool."""
-    by_name = {tool.name: tool for tool in tools}
-    for call in calls:
+    by_name = {tool.name: tool for tool in tools or ()}
+    for call in calls if tools is not None else ():
         if (tool := by_name.get(call.name)) is None:
             return "unknown_tool"
         if tool.fault_in(call.arguments) is not None:

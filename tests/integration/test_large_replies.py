@@ -11,6 +11,7 @@ from stillhouse.gen.teachers.interpreter import Interpreter
 from stillhouse.gen.teachers.outcome import Outcome
 from stillhouse.gen.teachers.reply_threads import LARGE_BYTES
 from stillhouse.gen.teachers.transport import Reply
+from stillhouse.gen.worker import earlier_answers, long_values, verdict_frames
 
 HERE = threading.current_thread()
 
@@ -77,6 +78,33 @@ async def test_a_large_answer_is_read_for_its_checks_in_a_thread(
     summary = await run_in_process(recipe_of(tmp_path, checks=checks))
     assert summary.records == 1
     assert places[:2] == [HERE.name, "reading"]  # when it came, and for its check
+
+
+async def test_a_large_answer_is_hashed_where_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For its checks, and to compare it with equal answers; to decide about it, nothing reads it again."""
+    monkeypatch.setattr("stillhouse.gen.worker.answers.REMEMBERED_BYTES", 0)
+    here: list[bool] = []
+    of_interpreter, of_texts = Interpreter.read_folded, long_values.digest_of
+
+    def read(interpreter: Interpreter, reply: Reply) -> Outcome:
+        here.append(threading.current_thread() is HERE)
+        return of_interpreter(interpreter, reply)
+
+    def digest_of(*texts: str) -> bytes:
+        here.append(threading.current_thread() is HERE)
+        return of_texts(*texts)
+
+    monkeypatch.setattr(Interpreter, "read_folded", read)
+    monkeypatch.setattr(verdict_frames, "digest_of", digest_of)
+    monkeypatch.setattr(earlier_answers, "digest_of", digest_of)
+    write_source(tmp_path, questions(2))
+    teacher = {"name": "sim", "api": "simulator", "simulator": {"output_tokens": (600, 600)}}
+    ask = {"top_logprobs": 20, "max_tokens": 1000, "accept": 2, "at_most": 3}
+    checks = [{"length": {"min": 1, "unit": "chars"}}]
+    summary = await run_in_process(recipe_of(tmp_path, teachers=[teacher], ask=ask, checks=checks))
+    assert summary.records == 4
+    assert len(here) >= 4 * summary.records  # read, and hashed for both; and read again for the checks
+    assert not any(here)
 
 
 async def test_large_results_of_a_batch_are_read_in_a_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

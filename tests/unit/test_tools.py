@@ -13,6 +13,7 @@ from stillhouse.gen.dataset.binding import bind
 from stillhouse.gen.dataset.layout import open_dataset, plan_key
 from stillhouse.gen.errors import DatasetError
 from stillhouse.gen.source.prompt_maker import PromptMaker
+from stillhouse.gen.teachers.apart import APART_BYTES
 from stillhouse.gen.teachers.keys import Credentials
 from stillhouse.gen.teachers.protocols import protocol_of
 from stillhouse.gen.teachers.protocols.base import Request
@@ -350,9 +351,14 @@ def seal_calls(
     return recipe, sealed(recipe, held)[1]
 
 
+@pytest.mark.parametrize("apart_bytes", [APART_BYTES, 1])
 @pytest.mark.parametrize("changes", [{"ask": {"tools": TOOLS}}, {"source": {"tools": "t"}}])
-def test_calls_are_checked_against_their_tools(tmp_path: Path, changes: dict[str, Any]) -> None:
-    """What does not fit is rejected with a reason that says what; records keep the tools with the calls."""
+def test_calls_are_checked_against_their_tools(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], apart_bytes: int
+) -> None:
+    """What does not fit is rejected with a reason that says what; records keep the tools with the calls. Long calls are
+    checked in another process."""
+    monkeypatch.setattr("stillhouse.gen.teachers.apart.APART_BYTES", apart_bytes)
     wrong = [call("nothing"), call(arguments='{"city": 7}'), call(arguments="{}"), call(arguments="[]")]
     _, files = seal_calls(tmp_path, call(), call("clock", "{}"), *wrong, **changes)
     assert [row["reject_reason"] for row in files["rejected"]] == [
