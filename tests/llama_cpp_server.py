@@ -1,4 +1,5 @@
-"""llama.cpp's server with a tiny random model: `python llama_cpp_server.py FOLDER` makes it there and prints the URL.
+"""llama.cpp's server with a tiny random model: `python llama_cpp_server.py FOLDER` makes it there, and writes the URL
+to FOLDER/url once it listens. Its output is llama.cpp's log, whose threads write in the middle of others' lines.
 
 Run by an interpreter that has xllamacpp and gguf. The model knows every byte as a token, so that its answers are noise
 in which characters span tokens, and tokens are not whole characters.
@@ -68,7 +69,9 @@ def main() -> None:
     params.hostnames, params.port, params.n_parallel = ["127.0.0.1"], 0, 4
     params.n_threads_http, params.cpuparams.n_threads = 4, 1
     server = xllamacpp.Server(params)
-    print(server.listening_address, flush=True)
+    fresh = path.with_name("url.new")
+    fresh.write_text(server.listening_address)
+    fresh.rename(path.with_name("url"))
     while True:
         time.sleep(3600)
 

@@ -9,7 +9,7 @@ import os
 import re
 import subprocess
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -59,8 +59,8 @@ def llama_cpp(folder: Path) -> Iterator[str]:
     """llama.cpp's server with a tiny random model; its base URL."""
     command = [PYTHON, Path(__file__).parent / "llama_cpp_server.py", folder]
     with _running([str(part) for part in command], folder / "llama.log") as process:
-        found = _waited(lambda: re.search(r"^http://\S+$", (folder / "llama.log").read_text(), re.MULTILINE), process)
-        yield f"{found[0]}/v1"
+        _waited((folder / "url").exists, process)
+        yield f"{(folder / 'url').read_text()}/v1"
 
 
 @contextmanager
@@ -83,7 +83,7 @@ def litellm(folder: Path, *, upstream: str) -> Iterator[str]:
         ]
         with _running([str(part) for part in command], folder / "litellm.log") as process:
             log = folder / "litellm.log"
-            _waited(lambda: re.search("running on http", log.read_text(), re.IGNORECASE), process)
+            _waited(lambda: "running on http" in log.read_text().lower(), process)
             yield f"http://127.0.0.1:{port}/v1"
 
 
@@ -104,13 +104,12 @@ def _running(command: list[str], log: Path) -> Iterator["subprocess.Popen[bytes]
             process.wait()
 
 
-def _waited(look: Any, process: "subprocess.Popen[bytes]", *, deadline_s: float = 120.0) -> Any:
+def _waited(listens: Callable[[], bool], process: "subprocess.Popen[bytes]", *, deadline_s: float = 120.0) -> None:
     deadline = time.monotonic() + deadline_s
-    while (found := look()) is None:
+    while not listens():
         assert process.poll() is None, "the server ended before it listened; its log is beside the test's files"
         assert time.monotonic() < deadline, "the server does not listen"
         time.sleep(0.2)
-    return found
 
 
 @dataclass(frozen=True)
