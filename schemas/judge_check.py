@@ -52,7 +52,10 @@ def _template(value: Any) -> Any:
 
 
 class JudgeCheck(CheckSettings):
-    """Another model scores the answer, or compares it with another one."""
+    """Another model scores the answer, or compares it with another one.
+
+    Texts of more than 4,000,000 characters are left unchecked: no model reads as much.
+    """
 
     teacher: Annotated[str, Field(min_length=1)]
     """The name of the teacher that judges; its `role` is `judge`."""

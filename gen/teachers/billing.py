@@ -1,5 +1,6 @@
 """What an attempt costs, by its outcome. Never less than the teacher may bill for it."""
 
+from collections.abc import Callable
 from typing import Literal, NamedTuple, assert_never
 
 from stillhouse.gen.teachers.expense import NOTHING, Expense, nano_usd
@@ -37,20 +38,26 @@ UNSENT = Bill(NOTHING, "nothing")
 _REFUSED = Bill(Expense(requests=1), "nothing")
 
 
-def bill(teacher: Interpreter, prompt: Prompt, outcome: Outcome | None) -> Bill:
-    """What an attempt at this prompt costs; `outcome` None: it was in flight when its worker was gone."""
+def bill(teacher: Interpreter, prompt: Callable[[], Prompt], outcome: Outcome | None) -> Bill:
+    """What an attempt costs.
+
+    Args:
+        teacher: the teacher that was asked.
+        prompt: what it was asked; needed only if it does not report what it bills.
+        outcome: how the attempt ended; None: it was in flight when its worker was gone.
+    """
     match outcome:
         case Completion():
             used = _used(teacher, outcome.usage)
-            return Bill(teacher.worst_case(prompt), "doubt") if used is None else Bill(used, "answer")
+            return Bill(teacher.worst_case(prompt()), "doubt") if used is None else Bill(used, "answer")
         case Malformed() | ServerError():
             used = _used(teacher, outcome.usage)
             if used is not None:
                 return Bill(used, "waste")
             may_be_billed = isinstance(outcome, Malformed) or outcome.has_begun
-            return Bill(teacher.worst_case(prompt), "doubt") if may_be_billed else _REFUSED
+            return Bill(teacher.worst_case(prompt()), "doubt") if may_be_billed else _REFUSED
         case None | Ambiguous():
-            return Bill(teacher.worst_case(prompt), "doubt")
+            return Bill(teacher.worst_case(prompt()), "doubt")
         case NoConnection():
             return UNSENT
         case Rate() | Ramp() | Overload() | Money() | Auth() | TooLong() | BadRequest() | Policy():

@@ -89,6 +89,8 @@ class Hearing:
         except NoPrompt as error:
             done(Unchecked(str(error)))
             return False
+        finally:
+            self._questions.forget(ordinal)  # it may have been prepared
         if question is None:  # the answer that others are compared with
             done(CheckResult(True, None, "others are compared with it"))
             return False
@@ -120,6 +122,14 @@ class Hearing:
             self._settle(ordinal, Unchecked(reason.message))
 
     # --- called by its lane, see `gen.worker.lanes.base.Attempts`
+
+    def is_slow(self, ordinal: int) -> bool:
+        """See `Attempts`; `ask` is slow too."""
+        return self._questions.is_slow(ordinal)
+
+    async def prepare(self, ordinal: int) -> None:
+        """See `Attempts`."""
+        await self._questions.prepare(ordinal)
 
     def prompt(self, ordinal: int) -> Prompt:
         """See `Attempts`."""
@@ -224,12 +234,13 @@ class Hearing:
     def _pay(self, frame: Frame, outcome: Outcome | None) -> None:
         """Count the attempt's cost."""
         judge = self.judge.interpreter
-        found = bill(judge, self.billed(frame.ordinal), outcome)
+        found = bill(judge, partial(self.billed, frame.ordinal), outcome)
         self._state.spending.add_check(found, is_priced=judge.teacher.price is not None)
 
     def _settle(self, ordinal: int, verdict: Verdict) -> None:
         """Take the judge's verdict on the answer, or the reason why it is not asked again."""
         key = self._key_of(ordinal)
+        self._questions.forget(ordinal)
         self._heard.add(ordinal)
         if key is None:
             return
@@ -288,6 +299,8 @@ class Hearing:
         self, ordinal: int, reply: Reply, *, mark: str, at: float, latency_s: float, endpoint: str, place: int | None
     ) -> tuple[Outcome, Decision]:
         """See `BatchAttempts`. Of the reply to another question than the present one, only the cost counts."""
+        if ordinal not in self._keys and self._state.verdicts.is_awaited(ordinal) and self.is_slow(ordinal):
+            await self.prepare(ordinal)
         key = self._key_of(ordinal)
         is_asked = key is not None and _mark_of(key[1]) == mark
         question = key[1] if key is not None and is_asked else bytes.fromhex(mark)

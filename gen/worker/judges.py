@@ -28,7 +28,7 @@ from stillhouse.gen.worker.gathering import Case, Gathering
 from stillhouse.gen.worker.hearing import Hearing
 from stillhouse.gen.worker.judge_of import JudgeOf
 from stillhouse.gen.worker.lanes import LANES
-from stillhouse.gen.worker.lanes.base import Gate, Lane
+from stillhouse.gen.worker.lanes.base import Gate, Lane, prepared
 from stillhouse.gen.worker.lanes.batch import BatchLane
 from stillhouse.gen.worker.leased_chunk import LeasedChunk
 from stillhouse.gen.worker.tasks import Tasks
@@ -270,8 +270,20 @@ class Judges:
             self.gathered(case.held)
         elif (other := hearing.awaited_by(case.ordinal)) is not None:
             self._waiting[case.held.open.chunk.id][other].append(case)
-        elif self._must_ask(case):
-            self._lanes[case.stage].take(HeldHearing(case.held, hearing), (case.ordinal,))
+        elif hearing.is_slow(case.ordinal):
+            self._tasks.spawn(self._ask_slowly, case)
+        else:
+            self._ask(case)
+
+    async def _ask_slowly(self, case: Case) -> None:
+        await prepared(HeldHearing(case.held, case.held.open.hearings[case.stage]), case.ordinal)
+        if not case.held.abandoned:
+            self._ask(case)
+
+    def _ask(self, case: Case) -> None:
+        if self._must_ask(case):
+            docket = HeldHearing(case.held, case.held.open.hearings[case.stage])
+            self._lanes[case.stage].take(docket, (case.ordinal,))
 
     def _gathering_of(self, case: Case) -> Gathering | None:
         """Where the case waits for its next judge; None if that is asked online."""
@@ -286,15 +298,17 @@ class Judges:
     async def _ask_together(self, gathering: Gathering) -> None:
         held = gathering.held
         for stage, cases in itertools.groupby(gathering.taken(), key=lambda case: case.stage):
-            ordinals = []
+            docket, ordinals = HeldHearing(held, held.open.hearings[stage]), []
             for number, case in enumerate(cases, 1):
+                if docket.attempts.is_slow(case.ordinal):
+                    await prepared(docket, case.ordinal)
                 if held.abandoned:
                     return
                 if self._must_ask(case):
                     ordinals.append(case.ordinal)
                 if number % _AT_ONCE == 0:
                     await asyncio.sleep(0)
-            self.batch_lanes[stage].take(HeldHearing(held, held.open.hearings[stage]), ordinals)
+            self.batch_lanes[stage].take(docket, ordinals)
         gathering.is_asking = False
         self.gathered(held)
         held.due.set()

@@ -119,6 +119,15 @@ class OpenChunk:
         for number in range(self.chunk.series_count):
             self.state.close(number, reason)
 
+    # --- called by an online lane, see `gen.worker.lanes.base.Attempts`
+
+    def is_slow(self, ordinal: int) -> bool:
+        """False: its prompts are at hand."""
+        return False
+
+    async def prepare(self, ordinal: int) -> None:
+        """See `Attempts`."""
+
     def prompt(self, ordinal: int) -> Prompt:
         """The sample's prompt."""
         return self.samples.prompt(ordinal)

@@ -3,6 +3,7 @@
 Requests in flight are not included. Whoever recovers the chunk counts a request whose owner is gone at its worst case.
 """
 
+from functools import partial
 from typing import Literal
 
 from stillhouse.gen.journal.frames import Frame
@@ -26,7 +27,7 @@ class Spending:
     def add(self, frame: Frame, outcome: Outcome | None) -> None:
         """An attempt ended with this frame; `outcome` None: because its worker died."""
         teacher = self._samples.teacher(frame.ordinal, frame.teacher)
-        expense, of = bill(teacher, self._samples.prompt(frame.ordinal), outcome)
+        expense, of = bill(teacher, partial(self._samples.prompt, frame.ordinal), outcome)
         self._parts[of] = self._parts.get(of, NOTHING) + expense
 
     def add_check(self, found: Bill, *, is_priced: bool) -> None:

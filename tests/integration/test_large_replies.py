@@ -7,11 +7,13 @@ import pytest
 from builders import questions, recipe_of, write_source
 from harness import run_in_process
 
+from stillhouse.gen.checks.judge import Judged, Rubric
 from stillhouse.gen.teachers.interpreter import Interpreter
 from stillhouse.gen.teachers.outcome import Outcome
 from stillhouse.gen.teachers.reply_threads import LARGE_BYTES
 from stillhouse.gen.teachers.transport import Reply
 from stillhouse.gen.worker import earlier_answers, long_values, verdict_frames
+from stillhouse.schemas.prompt import Prompt
 
 HERE = threading.current_thread()
 
@@ -104,6 +106,41 @@ async def test_a_large_answer_is_hashed_where_it_is_read(tmp_path: Path, monkeyp
     summary = await run_in_process(recipe_of(tmp_path, teachers=[teacher], ask=ask, checks=checks))
     assert summary.records == 4
     assert len(here) >= 4 * summary.records  # read, and hashed for both; and read again for the checks
+    assert not any(here)
+
+
+@pytest.mark.parametrize("mode", ["online", "batch"])
+async def test_a_judge_s_question_about_a_large_answer_is_made_in_a_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    """If its text was not remembered: when the judge is chosen, when it is asked, and when its verdict comes."""
+    monkeypatch.setattr("stillhouse.gen.worker.answers.REMEMBERED_BYTES", 0)
+    monkeypatch.setattr("stillhouse.gen.worker.questions._MAX_KEPT_CHARS", 0)
+    here: list[bool] = []
+    of_interpreter, of_rubric = Interpreter.read_folded, Rubric.question
+
+    def read(interpreter: Interpreter, reply: Reply) -> Outcome:
+        if len(reply.body) >= LARGE_BYTES:
+            here.append(threading.current_thread() is HERE)
+        return of_interpreter(interpreter, reply)
+
+    def question(rubric: Rubric, judged: Judged) -> Prompt:
+        here.append(threading.current_thread() is HERE)
+        return of_rubric(rubric, judged)
+
+    monkeypatch.setattr(Interpreter, "read_folded", read)
+    monkeypatch.setattr(Rubric, "question", question)
+    write_source(tmp_path, questions(3))
+    judge = {"name": "j", "api": "simulator", "role": "judge", "mode": mode, "ask": {"max_tokens": 100}}
+    teachers = [
+        {"name": "sim", "api": "simulator", "simulator": {"output_tokens": (600, 600)}},
+        judge | {"simulator": {"batches": {"latency_s": 0.0}}},
+    ]
+    ask = {"top_logprobs": 20, "max_tokens": 1000}
+    checks = [{"judge": {"teacher": "j", "template": "Score it.\n", "accept_if": ">= 0"}}]
+    summary = await run_in_process(recipe_of(tmp_path, teachers=teachers, ask=ask, checks=checks))
+    assert summary.records == 3
+    assert len(here) >= 4 * summary.records  # each is read when it comes, and again to choose, to ask and to seal
     assert not any(here)
 
 

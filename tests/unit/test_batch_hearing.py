@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import orjson
+import pytest
 from builders import FIRST, answer, body_of, index, questions, recipe_of, teachers_of, write_source
 
 from stillhouse.gen.checks.base import CheckResult, Unchecked, Verdict
@@ -135,3 +136,29 @@ async def test_nonsense_verdicts_are_counted_across_owners(tmp_path: Path) -> No
     assert asked(later, 0) == (True, [])
     _, mark = later.entry(0)
     assert isinstance(await delivered(later, 0, body_of("Four again!"), mark=mark, at=AT + 9), Again)
+
+
+async def test_a_judge_is_not_asked_about_more_than_it_can_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer is left unchecked, in words; so is one whose question was prepared."""
+    monkeypatch.setattr("stillhouse.gen.worker.questions.MAX_JUDGED_CHARS", 5)
+    _, _, hearing = begun(tmp_path, ["right", "far too long"])
+    assert asked(hearing, 0)[0]
+    words = Unchecked("expected at most 5 characters to judge, got 12")
+    assert asked(hearing, 1) == (False, [words])
+    await hearing.prepare(1)
+    assert asked(hearing, 1) == (False, [words])
+
+
+async def test_a_prepared_question_is_not_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until it was asked about."""
+    monkeypatch.setattr("stillhouse.gen.worker.answers.REMEMBERED_BYTES", 0)
+    monkeypatch.setattr("stillhouse.gen.worker.answers.LARGE_BYTES", 1)
+    _, held, hearing = begun(tmp_path, ["right"])
+    assert hearing.is_slow(0)
+    await hearing.prepare(0)
+    assert not hearing.is_slow(0)
+    held.journal.close()  # nothing reads the answer any more
+    assert asked(hearing, 0) == (True, [])
+    assert hearing.prompt(0).messages[0][1].endswith("right")

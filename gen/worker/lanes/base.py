@@ -52,6 +52,14 @@ class Attempts(AttemptLog, typing.Protocol):
     `journalled` and `answered` raise StoreAway if the journal can't be written.
     """
 
+    def is_slow(self, ordinal: int, /) -> bool:
+        """True if `prompt` would hold up the event loop; then await `prepared` before it."""
+        ...
+
+    async def prepare(self, ordinal: int, /) -> None:
+        """See `prepared`."""
+        ...
+
     def prompt(self, ordinal: int, /) -> Prompt:
         """The request to send."""
         ...
@@ -115,6 +123,20 @@ class Docket(typing.Protocol):
     def advance(self) -> None:
         """Wake its worker if it is due: no sample is left, others may be asked, or answers await their verdicts."""
         ...
+
+
+async def prepared(held: Docket, ordinal: int) -> None:
+    """Make the sample's request, in a thread; the chunk's journal stays open meanwhile.
+
+    The chunk may be abandoned when this returns.
+    """
+    if held.abandoned:
+        return
+    held.began()
+    try:
+        await held.attempts.prepare(ordinal)
+    finally:
+        held.ended()
 
 
 DocketT = typing.TypeVar("DocketT", bound=Docket)

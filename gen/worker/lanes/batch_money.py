@@ -5,6 +5,7 @@ What a batch may cost is put aside for its chunk, so that it outlives the worker
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from functools import partial
 
 from stillhouse.gen.teachers.billing import bill
 from stillhouse.gen.teachers.client import TeacherClient
@@ -68,7 +69,7 @@ class BatchMoney:
     def spend(self, work: Work, ordinal: int, outcome: Outcome) -> None:
         """The sample's result came from a batch."""
         if self._purse.is_limited:
-            self._purse.spend(bill(self._client.interpreter, work.attempts.billed(ordinal), outcome).expense)
+            self._purse.spend(bill(self._client.interpreter, partial(work.attempts.billed, ordinal), outcome).expense)
 
     def ended(self, work: Work, intent: OpenIntent) -> None:
         """All results of its batch are settled: what was put aside for it is free again."""

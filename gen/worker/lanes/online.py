@@ -20,7 +20,7 @@ from stillhouse.gen.teachers.endpoints import Endpoint
 from stillhouse.gen.teachers.expense import NOTHING
 from stillhouse.gen.teachers.outcome import Outcome, Ramp, Rate
 from stillhouse.gen.teachers.retry import Again, Decision, GiveUp, MoveOn, Pause, Settled
-from stillhouse.gen.worker.lanes.base import DocketT, Gate, Listener, Router
+from stillhouse.gen.worker.lanes.base import DocketT, Gate, Listener, Router, prepared
 from stillhouse.gen.worker.lanes.exchange import Exchange, Sample
 from stillhouse.gen.worker.lanes.outcomes import Outcomes, cut_on_the_way, served_by
 from stillhouse.gen.worker.tasks import Tasks
@@ -157,6 +157,10 @@ class OnlineLane(Generic[DocketT]):
         """Ask the sample once, as soon as the budget and the limits allow it."""
         if self._leaves(held, ordinal):
             return
+        if held.attempts.is_slow(ordinal):
+            await prepared(held, ordinal)
+            if held.abandoned or self._leaves(held, ordinal):
+                return
         client, purse = self._client, self._gate.purse
         prompt, key = held.attempts.prompt(ordinal), held.prompt_key(ordinal)
         if (wait_s := client.wait_s(key)) > 0.0:  # another sample of the prompt was told to wait
@@ -181,7 +185,7 @@ class OnlineLane(Generic[DocketT]):
             purse.give_back(worst)
             return
         if purse.is_limited:
-            purse.settle(worst, bill(client.interpreter, prompt, sent.outcome).expense)
+            purse.settle(worst, bill(client.interpreter, lambda: prompt, sent.outcome).expense)
         if not held.abandoned:
             self._follow(held, ordinal, sent.endpoint, sent.decision, sent_at=sent.at)
 
