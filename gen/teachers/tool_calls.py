@@ -18,7 +18,7 @@ def tool_calls_in(wire: str | None) -> tuple[ToolCall, ...] | None:
 
 
 def calls_in(wire: str | None) -> tuple[ToolCall, ...] | None:
-    """See `tool_calls_in`; they are parsed here, however long they are."""
+    """The same, parsed in this process however long they are."""
     if not wire:
         return ()
     if is_deep(wire) or not isinstance(found := json.loads(wire), list):

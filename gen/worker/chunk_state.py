@@ -290,7 +290,7 @@ class ChunkState:
         self.judged(ordinal)
 
     def judged(self, ordinal: int) -> None:
-        """Act on what the checks say about the sample's answer: all of them did, or there are none."""
+        """Act on what the checks say about the sample's answer; without checks it is accepted."""
         said = self.verdicts.said.get(ordinal, ())
         if said and isinstance(last := said[-1], Unchecked):
             check = self.verdicts.checks[len(said) - 1]

@@ -74,7 +74,7 @@ def tool_calls(completion: Completion, prompt: Prompt, calls: Calls) -> RejectRe
 
 
 def _misfit(wire: str, tools: Sequence[Tool] | None) -> RejectReason | None:
-    """Why the calls can't be kept, or one of them is not a valid call of an offered tool; None: any may be called."""
+    """Why the calls are not training data. `tools`: those that were offered; None: any may be called."""
     if (calls := calls_in(wire)) is None:
         return "invalid_tool_call"
     by_name = {tool.name: tool for tool in tools or ()}

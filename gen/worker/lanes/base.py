@@ -126,10 +126,8 @@ class Docket(typing.Protocol):
 
 
 async def prepared(held: Docket, ordinal: int) -> None:
-    """Make the sample's request, in a thread; the chunk's journal stays open meanwhile.
-
-    The chunk may be abandoned when this returns.
-    """
+    """Make the sample's request in a thread. The chunk's journal stays open meanwhile, but the chunk may be abandoned
+    when this returns."""
     if held.abandoned:
         return
     held.began()
