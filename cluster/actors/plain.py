@@ -12,7 +12,7 @@ from stillhouse.gen.errors import Paused
 if TYPE_CHECKING:
     from stillhouse.schemas.recipe import Recipe
 
-VERSION = 6
+VERSION = 7
 """Incremented with every change to the data. Version 1 sent classes."""
 
 Plain: TypeAlias = dict[str, Any]

@@ -61,6 +61,8 @@ class SpendReport:
     """With `ended`: the worker's journals are complete where the next owners of its chunks look."""
     moved: Expense = NOTHING
     """Put aside for batches of the chunks that it had, less what it took back when these ended."""
+    stranded: Expense = NOTHING
+    """Put aside for batches of chunks that the worker lost, so it never comes back from there."""
 
 
 class Holding(BaseModel):
@@ -113,6 +115,7 @@ class BudgetDocument(BaseModel):
 class _Waiting:
     wants: Expense
     next: Expense | None
+    stranded: Expense
 
 
 @dataclass(slots=True)
@@ -163,11 +166,17 @@ class BudgetLedger:
     def unpayable(self) -> Expense | None:
         """The cheapest request that waits, once no money is left for any and nobody can return some; else None."""
         nexts = [waiting.next for waiting in self._waiting.values() if waiting.next is not None]
-        if not nexts or self.can_pay or self.held + self.reserved != NOTHING:
+        if not nexts or self.can_pay or self.reserved != NOTHING or any(map(self._may_return, self.document.workers)):
             return None
         if any(holding.gone for holding in self.document.workers.values()):
             return None
         return min(nexts, key=lambda each: (each.nano_usd, each.output_tokens, each.requests))
+
+    def _may_return(self, worker: str) -> bool:
+        """True if the worker holds money that may come back."""
+        waiting, held = self._waiting.get(worker), self._held_by(self.document.workers[worker])
+        stranded = NOTHING if waiting is None else waiting.stranded
+        return (held - stranded).at_least(NOTHING) != NOTHING
 
     def _held_by(self, holding: Holding) -> Expense:
         return holding.left.within(self.limits).at_least(NOTHING)
@@ -192,7 +201,7 @@ class BudgetLedger:
         holding.moved = report.moved
         for opened in report.opened:
             self._opened(worker, opened)
-        self._waiting[worker] = _Waiting(report.wants, report.next)
+        self._waiting[worker] = _Waiting(report.wants, report.next, report.stranded)
         if report.ended:
             holding.shipped = report.shipped
             self._left(worker)
@@ -299,7 +308,7 @@ class BudgetLedger:
             return
         granted = waiting.wants.at_most(left.times(MAX_SHARE).at_least(least))
         holding.granted += granted.at_least(NOTHING)
-        self._waiting[worker] = _Waiting(NOTHING, None)
+        self._waiting[worker] = _Waiting(NOTHING, None, waiting.stranded)
 
     def end(self, unpayable: Expense) -> None:
         """Asking has ended because there is no money for this request."""

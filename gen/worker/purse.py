@@ -55,6 +55,8 @@ class Purse:
         self._limits = limits or NOTHING
         self._clock = clock
         self._granted = self._returned = self._spent = self._in_flight = NOTHING
+        self._stranded = NOTHING
+        """The part of `_in_flight` that stays there; see `lost`."""
         self._moved = NOTHING
         """Money set aside for batches, less what came back, as reported."""
         self._batches: dict[ChunkId, _Batches] = {}
@@ -144,11 +146,13 @@ class Purse:
         self._pay()
 
     def lost(self, chunk: ChunkId) -> None:
-        """The chunk is another's. What was put aside here for its batches stays in flight, as a report may be lost."""
+        """The chunk is another's. What was put aside here for its batches stays in flight, as a report may be lost. Its
+        new owner puts the same aside once more, so this must not be waited for."""
         if (batches := self._batches.pop(chunk, None)) is not None:
             here = batches.moved.at_least(NOTHING)
             self._moved -= here
             self._in_flight += here + batches.begun
+            self._stranded += here + batches.begun
 
     def _of(self, chunk: ChunkId) -> "_Batches":
         return self._batches.setdefault(chunk, _Batches())
@@ -196,6 +200,7 @@ class Purse:
             returned=self._returned,
             spent=self._spent,
             moved=self._moved,
+            stranded=self._stranded,
             wants=(wanted - self._left).at_least(NOTHING),
             next=waiting[0][0] if waiting else None,
             opened=tuple(opened),

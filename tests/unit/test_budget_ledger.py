@@ -346,6 +346,34 @@ def test_the_budget_is_used_up_once_nobody_holds_a_grant() -> None:
     assert ledger.unpayable == requests(1)
 
 
+async def test_nobody_waits_for_the_money_of_batches_whose_chunk_was_lost() -> None:
+    """Its worker can't return it while it lives: a run that needs it would wait for ever."""
+    ledger, purse = (
+        BudgetLedger(limited_to(2), BudgetDocument(), keeps_journals=True),
+        Purse(limited_to(2), clock=ManualClock()),
+    )
+
+    async def reserved() -> asyncio.Task[bool]:
+        turn = asyncio.ensure_future(purse.reserve(requests(1)))
+        await asyncio.sleep(0)
+        ledger.reported("a", purse.report())
+        ledger.grant("a")
+        purse.accept(ledger.document.workers["a"].granted)
+        return turn
+
+    ledger.leased("a", CHUNKS[0])
+    assert await (await reserved())
+    purse.batch_begins(CHUNKS[0], requests(1))
+    purse.lost(CHUNKS[0])
+    assert await (await reserved())
+    assert (ledger.held, ledger.unpayable) == (requests(2), None)
+    purse.settle(requests(1), requests(1))
+    last = await reserved()
+    assert (ledger.held, ledger.unpayable) == (requests(1), requests(1))
+    purse.close()
+    assert not await last
+
+
 @pytest.mark.parametrize("how", ["lost", "kept", "swept"])
 def test_a_lost_disk_leaves_the_whole_grant_spent(how: Literal["lost", "kept", "swept"]) -> None:
     """What its journals would have shown is gone; if they exist, only what they show counts."""
