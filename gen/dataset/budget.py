@@ -62,7 +62,7 @@ class SpendReport:
     moved: Expense = NOTHING
     """Put aside for batches of the chunks that it had, less what it took back when these ended."""
     stranded: Expense = NOTHING
-    """Put aside for batches of chunks that the worker lost, so it never comes back from there."""
+    """Put aside for batches of chunks that the worker has lost; it does not come back while the worker lives."""
 
 
 class Holding(BaseModel):

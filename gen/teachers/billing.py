@@ -39,7 +39,7 @@ _REFUSED = Bill(Expense(requests=1), "nothing")
 
 
 def bill(teacher: Interpreter, prompt: Callable[[], Prompt], outcome: Outcome | None) -> Bill:
-    """What an attempt costs.
+    """The cost of an attempt.
 
     Args:
         teacher: the teacher that was asked.

@@ -1,6 +1,6 @@
-"""What a chunk's decisions need of an answer's content.
+"""What a chunk's decisions depend on in an answer.
 
-It is worked out where the answer is read: parsing and hashing a large one on the event loop would hold it.
+It is worked out where the answer is read, because parsing and hashing a large one would hold the event loop.
 """
 
 from typing import NamedTuple

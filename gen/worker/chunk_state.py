@@ -134,11 +134,12 @@ class ChunkState:
         """
         outcome = self.outcome_of(frame)
         if outcome is not None:
-            self._follow(frame, outcome, place if frame.has_reply else None)
-        elif frame.kind in (Kind.DIED, Kind.CUT):
+            self.ended(frame, outcome, place if frame.has_reply else None, counts=counts)
+            return
+        if frame.kind in (Kind.DIED, Kind.CUT):
             self._cut(frame.ordinal, died=frame.kind is Kind.DIED)
         if counts:
-            self.count_cost(frame, outcome)
+            self.count_cost(frame, None)
 
     def outcome_of(self, frame: Frame) -> Outcome | None:
         """How the attempt ended according to this frame; None if that is unknown, or it has not ended."""
@@ -168,6 +169,8 @@ class ChunkState:
         place: Place | None,
         blame: Blame | None = None,
         appraisal: Appraisal | None = None,
+        *,
+        counts: bool = True,
     ) -> Decision:
         """An attempt ended with this outcome; returns what follows.
 
@@ -177,18 +180,10 @@ class ChunkState:
             place: where its reply is in the journal, if there is one.
             blame: who is to blame for a refusal, judging by other requests.
             appraisal: of the outcome, if it is at hand.
+            counts: False if an earlier shard counts the attempt.
         """
-        self.count_cost(frame, outcome)
-        return self._follow(frame, outcome, place, blame, appraisal)
-
-    def _follow(
-        self,
-        frame: Frame,
-        outcome: Outcome,
-        place: Place | None,
-        blame: Blame | None = None,
-        appraisal: Appraisal | None = None,
-    ) -> Decision:
+        if counts:
+            self.count_cost(frame, outcome)
         ordinal = frame.ordinal
         if isinstance(outcome, Completion) and self._attempts.is_first(ordinal) and not self._settled[ordinal]:
             self._take_answer(frame, outcome, place, SETTLED, appraisal)  # nearly always

@@ -276,14 +276,13 @@ class Judges:
             self._ask(case)
 
     async def _ask_slowly(self, case: Case) -> None:
-        await prepared(HeldHearing(case.held, case.held.open.hearings[case.stage]), case.ordinal)
+        await prepared(_docket(case), case.ordinal)
         if not case.held.abandoned:
             self._ask(case)
 
     def _ask(self, case: Case) -> None:
         if self._must_ask(case):
-            docket = HeldHearing(case.held, case.held.open.hearings[case.stage])
-            self._lanes[case.stage].take(docket, (case.ordinal,))
+            self._lanes[case.stage].take(_docket(case), (case.ordinal,))
 
     def _gathering_of(self, case: Case) -> Gathering | None:
         """Where the case waits for its next judge; None if that is asked online."""
@@ -322,6 +321,11 @@ class Judges:
             del case.verdicts[stage:]
             case.stages.clear()
         self._next(case)
+
+
+def _docket(case: Case) -> HeldHearing:
+    """The case's chunk, as the lane of its next judge sees it."""
+    return HeldHearing(case.held, case.held.open.hearings[case.stage])
 
 
 class _Heard:

@@ -1,7 +1,7 @@
 """What one judge is asked about a chunk's answers.
 
-A question follows from the prompt, its row, the answer and the answer that it is compared with, so it is rendered again
-whenever it is needed, and only some are kept.
+A question follows from the prompt, its row, the answer and the answer that it is compared with, so most are rendered
+again whenever they are needed.
 """
 
 from functools import partial

@@ -55,17 +55,17 @@ class Settlements:
 
     def note_useless(self, frame: Frame, outcome: Outcome, given_up: GiveUp) -> None:
         """The reply was useless, for this reason, and the sample is asked again."""
-        self._noted.append(replace(self.of(frame, outcome, given_up, None), settled=False))
+        self._noted.append(replace(self.of(frame, outcome, given_up), settled=False))
 
     def note_moving(self, frame: Frame, outcome: Outcome, given_up: GiveUp) -> None:
         """Record that the sample's teacher gave up on it, and the next one may be asked."""
-        self._noted.append(replace(self.of(frame, outcome, given_up, None), moves_on=True))
+        self._noted.append(replace(self.of(frame, outcome, given_up), moves_on=True))
 
     def drop(self, ordinal: int) -> None:
         """The sample is asked again after all."""
         self._noted = [each for each in self._noted if each.ordinal != ordinal]
 
-    def of(self, frame: Frame, outcome: Outcome, decision: Settled | GiveUp, reason: str | None) -> Settlement:
+    def of(self, frame: Frame, outcome: Outcome, decision: Settled | GiveUp, reason: str | None = None) -> Settlement:
         """The settlement of the sample whose last frame this is; `reason`: why the rules reject its answer."""
         teacher = self._samples.teacher(frame.ordinal, frame.teacher)
         name, prompt = teacher.teacher.name, self._samples.prompt(frame.ordinal)

@@ -356,8 +356,8 @@ def seal_calls(
 def test_calls_are_checked_against_their_tools(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], apart_bytes: int
 ) -> None:
-    """What does not fit is rejected with a reason that says what; records keep the tools with the calls. Long calls are
-    checked in another process."""
+    """Calls that do not fit are rejected with a reason, and records keep their tools. Long calls are checked in another
+    process."""
     monkeypatch.setattr("stillhouse.gen.teachers.apart.APART_BYTES", apart_bytes)
     wrong = [call("nothing"), call(arguments='{"city": 7}'), call(arguments="{}"), call(arguments="[]")]
     _, files = seal_calls(tmp_path, call(), call("clock", "{}"), *wrong, **changes)
