@@ -28,9 +28,14 @@ HOSTILE = {
     "runs another program": ("import subprocess\nsubprocess.Popen(['/usr/bin/env'])", "PermissionError"),
     "fills memory": ("x = [0]\nwhile True: x += x", "MemoryError"),
     "fills memory with threads": (
-        "import threading\nx = []\ndef fill():\n    while True: x.append(bytearray(2 ** 22))\n"
-        "for n in range(50): threading.Thread(target=fill).start()",
-        "Error",
+        # They start before any of them fills it: a thread that finds no memory as it starts is waited for for ever.
+        "import threading\nthreading.stack_size(2 ** 18)\nx, may_fill = [], threading.Event()\ndef fill():\n"
+        "    may_fill.wait()\n    try:\n        while True: x.append(bytearray(2 ** 22))\n"
+        "    except MemoryError: pass\n"
+        "threads = [threading.Thread(target=fill) for n in range(50)]\nfor each in threads: each.start()\n"
+        "may_fill.set()\nfor each in threads: each.join()\nfilled = len(x) * 2 ** 22\nx.clear()\n"
+        "print(0 < filled < 2 ** 28)",
+        "got True",
     ),
     "fills shared memory": (
         "import mmap\nx = []\nwhile True:\n    x.append(mmap.mmap(-1, 2 ** 24))\n    x[-1].write(bytes(2 ** 24))",
