@@ -107,20 +107,20 @@ async def test_many_packets_are_joined_without_loss(http: HttpTransport) -> None
 async def test_a_stream_of_only_pings_has_stalled(http: HttpTransport) -> None:
     """It times out long before the deadline; the message names the setting."""
     pings: list[bytes | float] = [chunk(PING), 0.05]
-    async with serving([HEAD, chunk(EVENT), *pings * 100]) as (url, _):
+    async with serving([HEAD, chunk(EVENT), *pings * 400]) as (url, _):
         began = time.monotonic()
         with pytest.raises(Lost, match=r"stall_timeout_s \(0\.3 s\)") as lost:
             await get(http, url, stall_timeout_s=0.3)
     assert not lost.value.deadline
-    assert time.monotonic() - began < 2.0
+    assert time.monotonic() - began < 10.0
 
 
 async def test_slow_events_do_not_count_as_a_stall(http: HttpTransport) -> None:
     """The time before the first event doesn't count either: a model may think, a server may queue."""
-    events: list[bytes | float] = [chunk(EVENT), 0.2]
-    script = [HEAD, 0.6, chunk(PING), *events * 4, chunk(DONE), LAST]
+    events: list[bytes | float] = [chunk(EVENT), 0.3]
+    script = [HEAD, 1.6, chunk(PING), *events * 5, chunk(DONE), LAST]
     async with serving(script) as (url, _):
-        assert (await get(http, url, stall_timeout_s=0.4)).body == PING + 4 * EVENT + DONE
+        assert (await get(http, url, stall_timeout_s=1.2)).body == PING + 5 * EVENT + DONE
 
 
 async def test_the_deadline_covers_the_whole_stream(http: HttpTransport) -> None:
@@ -168,7 +168,7 @@ async def test_everything_behind_the_end_marker_is_read(http: HttpTransport, scr
 
 @pytest.mark.parametrize(
     ("script", "timeout_s"),
-    [([EVENT[:30]], 10.0), ([EVENT[:30], 30.0], 10.0), ([EVENT[:30], *[PING, 0.05] * 300], 0.5)],
+    [([EVENT[:30]], 10.0), ([EVENT[:30], 30.0], 10.0), ([EVENT[:30], *[PING, 0.05] * 300], 0.9)],
     ids=["cut", "stalled", "too late"],
 )
 async def test_the_part_of_a_cut_stream_that_arrived_is_kept(

@@ -86,8 +86,8 @@ def test_a_second_run_waits_until_the_first_is_gone(tmp_path: Path) -> None:
 def fast(monkeypatch: pytest.MonkeyPatch) -> None:
     """A faster heartbeat, so that the tests need not wait."""
     monkeypatch.setattr(stillhouse.gen.store.lock, "BEAT_S", 0.1)
-    monkeypatch.setattr(stillhouse.gen.store.lock, "FENCE_S", 1.0)
-    monkeypatch.setattr(stillhouse.gen.store.lock, "STALE_S", 1.5)
+    monkeypatch.setattr(stillhouse.gen.store.lock, "FENCE_S", 3.0)
+    monkeypatch.setattr(stillhouse.gen.store.lock, "STALE_S", 4.0)
 
 
 def s3_store(tmp_path: Path, s3: S3Server) -> Store:
@@ -118,7 +118,7 @@ def test_on_s3_a_second_run_waits_for_the_end_of_the_first(tmp_path: Path, s3: S
         thread = threading.Thread(target=second)
         thread.start()
         assert waits.waits.wait(60)
-        assert not entered.wait(2.0)  # longer than STALE_S: the first beats
+        assert not entered.wait(5.0)  # longer than STALE_S: the first beats
     assert entered.wait(60)
     thread.join()
     assert "another run is working on s3://lake/out" in waits.said[0]
@@ -134,7 +134,7 @@ def test_on_s3_a_silent_run_is_taken_over(tmp_path: Path, s3: S3Server) -> None:
     start = time.monotonic()
     waits = Waits()
     with lock(store, waits=waits):
-        assert time.monotonic() - start >= 1.5
+        assert time.monotonic() - start >= 4.0
         assert holder_of(store)["run"] == "second"
     assert "(far, process 1)" in waits.said[0]
 
@@ -157,7 +157,7 @@ def test_on_s3_a_lost_reply_does_not_lose_the_lock(tmp_path: Path, s3: S3Server)
     lost = threading.Event()
     with lock(store, "first", lost=lost):
         s3.gate.faults.append(Fault("lose the answer", path="run.json", times=3))
-        assert not lost.wait(2.0)
+        assert not lost.wait(4.0)  # longer than FENCE_S
     assert holder_of(store)["ended"] is True
 
 
@@ -174,9 +174,9 @@ def test_on_s3_a_hanging_renewal_does_not_stop_the_clock(tmp_path: Path, s3: S3S
         os.kill(s3.pid, signal.SIGSTOP)
         try:
             time.sleep(0.2)  # a renewal that was under way may still have been answered
-            stopped = time.monotonic()
+            runs_out_at = time.monotonic() + held.good_for_s
             wait_until(lambda: held.good_for_s == 0.0, what="it has run out", within_s=10)
-            assert 0.5 < time.monotonic() - stopped < 1.5
+            assert time.monotonic() >= runs_out_at
         finally:
             os.kill(s3.pid, signal.SIGCONT)
         wait_until(lambda: held.good_for_s > 0.5, what="it is renewed", within_s=10)
