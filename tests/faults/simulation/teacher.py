@@ -7,7 +7,7 @@ import random
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from zlib import crc32
 
 import orjson
@@ -52,8 +52,9 @@ class _Pause:
     """Since when others that this worker asked later were served, or at least admitted: it is the prompt's alone."""
     trial: Request | None = None
     """The one request that this worker sends in the meantime, to see if it is refused too."""
-    is_shared: bool = False
-    """Another prompt was refused meanwhile: it is the account's, whatever else happens."""
+    meanwhile: "list[_Pause]" = field(default_factory=list)
+    """Waits stated for other prompts that overlap with it: a worker that knows of one takes this one for the account's,
+    whatever else happens."""
 
 
 class Teacher:
@@ -234,15 +235,32 @@ class Teacher:
         new = _Pause(process, refused, now, now + wait_s)
         for other in self._pauses:
             if now < other.until:
-                other.is_shared = True
-                new.is_shared = new.is_shared or other.at + PROPAGATION_S < now
+                other.meanwhile.append(new)
+                new.meanwhile.append(other)
         self._pauses.append(new)
+
+    def _knows(self, process: Process, pause: _Pause) -> bool:
+        """True if a worker must know of a wait: it was told, or the worker that was could tell it."""
+        told, history = pause.told, self._history
+        return told is process or not (
+            self._loop.time() <= pause.at + PROPAGATION_S
+            or told.node.cluster != process.node.cluster
+            or told.disturbed
+            or process.disturbed
+            or told.dead_at is not None
+            or history.limiter_died
+            or history.message_lost
+        )
+
+    def _is_shared(self, pause: _Pause) -> bool:
+        """True if the worker that was told must know that other prompts were refused too."""
+        return any(self._knows(pause.told, other) for other in pause.meanwhile)
 
     def _weigh_pauses(self, process: Process, served: Request) -> None:
         """A wait is the refused prompt's own if another, asked later, is served."""
         for pause in self._pauses:
             is_later = served.sent_at > pause.asked.sent_at and served.sample[0] != pause.asked.sample[0]
-            if pause.told is process and is_later and not pause.is_shared:
+            if pause.told is process and is_later and not self._is_shared(pause):
                 pause.own_at = min(pause.own_at, self._loop.time())
 
     def _check_pauses(self, process: Process) -> _Pause | None:
@@ -250,21 +268,14 @@ class Teacher:
         now, tried = self._loop.time(), None
         for pause in self._pauses:
             told, trial = pause.told, pause.trial
-            if trial is not None and now >= trial.sent_at + TRIAL_S and not pause.is_shared:
+            if trial is not None and now >= trial.sent_at + TRIAL_S and not self._is_shared(pause):
                 pause.own_at = min(pause.own_at, trial.sent_at + TRIAL_S)
             if not pause.at < now < min(pause.until, pause.own_at) - 1e-6:
                 continue
-            everyone = pause.at + PROPAGATION_S < now and not (
-                told.node.cluster != process.node.cluster
-                or told.disturbed
-                or process.disturbed
-                or told.dead_at is not None
-                or self._history.limiter_died
-                or self._history.message_lost
-            )
-            if told is process and trial is None and now >= pause.at + TRIAL_AFTER_S and not pause.is_shared:
+            may_try = told is process and trial is None and now >= pause.at + TRIAL_AFTER_S
+            if may_try and not self._is_shared(pause):
                 tried = pause
-            elif told is process or everyone:
+            elif self._knows(process, pause):
                 early_s = pause.until - now
                 raise Broken(f"{process.name} sends {early_s:.2f} s too early after a 429 to {told.name}")
         return tried
