@@ -112,7 +112,7 @@ async def test_a_stream_of_only_pings_has_stalled(http: HttpTransport) -> None:
         with pytest.raises(Lost, match=r"stall_timeout_s \(0\.3 s\)") as lost:
             await get(http, url, stall_timeout_s=0.3)
     assert not lost.value.deadline
-    assert time.monotonic() - began < 10.0
+    assert time.monotonic() - began < 15.0  # the pings last 20 s
 
 
 async def test_slow_events_do_not_count_as_a_stall(http: HttpTransport) -> None:
@@ -163,12 +163,12 @@ async def test_everything_behind_the_end_marker_is_read(http: HttpTransport, scr
     async with serving(script) as (url, _):
         began = time.monotonic()
         assert (await get(http, url)).body.startswith(EVENT + DONE)
-        assert time.monotonic() - began < 5.0
+        assert time.monotonic() - began < 15.0  # there would be more for 30 s
 
 
 @pytest.mark.parametrize(
     ("script", "timeout_s"),
-    [([EVENT[:30]], 10.0), ([EVENT[:30], 30.0], 10.0), ([EVENT[:30], *[PING, 0.05] * 300], 0.9)],
+    [([EVENT[:30]], 10.0), ([EVENT[:30], 30.0], 10.0), ([EVENT[:30], *[PING, 0.05] * 300], 2.0)],
     ids=["cut", "stalled", "too late"],
 )
 async def test_the_part_of_a_cut_stream_that_arrived_is_kept(
@@ -179,7 +179,7 @@ async def test_the_part_of_a_cut_stream_that_arrived_is_kept(
     for head, came in ((HEAD, EVENT[:30]), (HEAD.replace(b"text/event-stream", b"application/json"), None)):
         async with serving([head, *pieces]) as (url, _):
             with pytest.raises(Lost) as lost:
-                await get(http, url, timeout_s=min(timeout_s, 1.0), stall_timeout_s=0.3 if timeout_s > 1 else 10.0)
+                await get(http, url, timeout_s=min(timeout_s, 3.0), stall_timeout_s=0.3 if timeout_s > 2 else 10.0)
         cut = lost.value.cut
         assert (cut and (cut.status, cut.body.replace(PING, b""))) == (came and (200, came))
 

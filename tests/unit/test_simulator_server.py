@@ -276,22 +276,22 @@ async def test_equal_seeds_give_equal_fates(tmp_path: Path) -> None:
 
 async def test_limits_refuse_with_real_headers() -> None:
     """The 429 has the provider's body, both retry headers and the state; after the wait the request is served."""
-    async with client(limits={"requests_per_minute": 60, "burst_s": 1.0}) as http:
+    async with client(limits={"requests_per_minute": 20, "burst_s": 3.0}) as http:
         began_s = time.monotonic()
         served, refused = [await http.post("chat/completions", json=HELLO) for _ in range(2)]
-        assert served.headers["x-ratelimit-limit-requests"] == "60"
+        assert served.headers["x-ratelimit-limit-requests"] == "20"
         assert (refused.status_code, refused.json()["error"]["code"]) == (429, "rate_limit_exceeded")
         assert refused.headers["x-ratelimit-remaining-requests"] == "0"
-        assert refused.headers["retry-after"] == "1"
+        assert refused.headers["retry-after"] in ("1", "2", "3")
         wait_ms = int(refused.headers["retry-after-ms"])
-        assert 0 < wait_ms <= 1000
+        assert 0 < wait_ms <= 1000 * int(refused.headers["retry-after"])
         due_s = time.monotonic() + wait_ms / 1000
         status = 429
         while status == 429:
             due = time.monotonic() >= due_s
             status = (await http.post("chat/completions", json=HELLO)).status_code
             assert status == 200 or not due, "it is refused for longer than was said"
-        assert time.monotonic() - began_s > 0.99, "two in less than a second"
+        assert time.monotonic() - began_s > 2.99, "two in less than 3 s"
         assert (await stats(http))["by_status"]["200"] == 2
 
 
@@ -365,7 +365,7 @@ async def until(http: httpx.AsyncClient, *, in_flight: int) -> None:
 
 async def test_a_stream_is_spread_over_the_latency() -> None:
     """Its head comes at once and its events on the way, so that a reader sees it live."""
-    async with client(latency_s=1.0, output_tokens=(2000, 2000)) as http:
+    async with client(latency_s=3.0, output_tokens=(2000, 2000)) as http:
         began, seen = time.monotonic(), []
         async with http.stream("POST", "chat/completions", json=HELLO | {"stream": True}) as answer:
             headed = time.monotonic() - began
@@ -373,7 +373,7 @@ async def test_a_stream_is_spread_over_the_latency() -> None:
                 seen += [(time.monotonic() - began, line)] if line else []
     assert seen[-1][1] == "data: [DONE]"
     assert headed < seen[-1][0] / 2
-    assert seen[0][0] < 0.8 < seen[-1][0]
+    assert seen[0][0] < 2.4 < seen[-1][0]
     assert len({round(at, 1) for at, _ in seen}) > 2
 
 
