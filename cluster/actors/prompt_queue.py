@@ -229,8 +229,10 @@ class PromptQueue:
         """See `gen.coordination.messages.Queue`."""
         now = self._clock.monotonic()
         with self._lock:
+            if is_dead := self._is_dead(worker, counters):
+                self._roster.died(worker)
             self._roster.renewed(worker, counters, now=now)
-            if worker in self._roster.dead:
+            if is_dead:
                 return Renewal(held, stop=True)
             for chunk in held:
                 self._leases.adopt(worker, chunk, now=now)
@@ -260,6 +262,13 @@ class PromptQueue:
             streamed=streamed,
         )
 
+    def _is_dead(self, worker: str, counters: Counters) -> bool:
+        """True if the worker was taken for dead: here or, by the budget's ledger, by an earlier queue of the run."""
+        if worker in self._roster.dead:
+            return True
+        treasury, spending = self._treasury, counters.spending
+        return treasury is not None and spending is not None and treasury.took_for_dead(worker, spending)
+
     async def sealed(self, worker: str, chunk: ChunkId, counts: ShardCounts | None, counters: Counters) -> None:
         """See `gen.coordination.messages.Queue`."""
         with self._lock:
@@ -267,7 +276,7 @@ class PromptQueue:
             if chunk not in self._sealed:
                 self._sealed.add(chunk)
                 self._leases.sealed(chunk)
-            is_dead = worker in self._roster.dead
+            is_dead = self._is_dead(worker, counters)
         if self._treasury is not None:
             if counters.spending is not None and not is_dead:
                 self._treasury.reported(worker, counters.spending)
@@ -283,7 +292,7 @@ class PromptQueue:
         with self._lock:
             self._roster.totals[worker] = counters  # else the chunk's samples would count twice until the next renewal
             self._leases.park(worker, chunk, parked, now=self._clock.monotonic(), utc=self._clock.time())
-            is_dead = worker in self._roster.dead
+            is_dead = self._is_dead(worker, counters)
         if self._treasury is not None and counters.spending is not None and not is_dead:
             self._treasury.reported(worker, counters.spending)
 

@@ -122,6 +122,10 @@ class Treasury:
         self._ledger.leased(worker, chunk)
         return await self._kept()
 
+    def took_for_dead(self, worker: str, report: SpendReport) -> bool:
+        """See `BudgetLedger.took_for_dead`."""
+        return self._ledger.took_for_dead(worker, report)
+
     async def renewed(self, worker: str, report: SpendReport) -> Allowance:
         """Process a report, and grant what the worker wants."""
         self._ledger.reported(worker, report)

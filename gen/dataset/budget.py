@@ -188,13 +188,21 @@ class BudgetLedger:
         self.document.workers.setdefault(worker, Holding()).chunks.add(str(chunk))
         self.document.chunks.setdefault(str(chunk), NOTHING)
 
+    def took_for_dead(self, worker: str, report: SpendReport) -> bool:
+        """True if this worker was taken for dead, maybe by an earlier queue: it must not go on.
+
+        Its chunks are others', and either these or its whole grant count already. Whoever is unknown here and was
+        granted anything, or got a chunk, was known once: both are stored before the worker learns of them.
+        """
+        if (holding := self.document.workers.get(worker)) is not None:
+            return holding.gone
+        return report.granted != NOTHING or bool(report.opened)
+
     def reported(self, worker: str, report: SpendReport) -> None:
-        """A worker reports its totals."""
-        holding = self.document.workers.get(worker)
-        if holding is None:
-            holding = self.document.workers[worker] = Holding(granted=report.granted)
-        if holding.gone:
-            return  # it was taken for dead: its chunks, or its whole grant, count already
+        """A worker reports its totals; those of one that was taken for dead change nothing."""
+        if self.took_for_dead(worker, report):
+            return
+        holding = self.document.workers.setdefault(worker, Holding())
         self._add(report.spent - holding.spent)
         holding.spent = holding.spent.at_least(report.spent)
         holding.returned = holding.returned.at_least(report.returned)

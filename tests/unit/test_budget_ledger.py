@@ -390,6 +390,27 @@ def test_a_lost_disk_leaves_the_whole_grant_spent(how: Literal["lost", "kept", "
     assert (ledger.spent.requests, ledger.held) == (10 if how == "lost" else 3, NOTHING)
 
 
+def test_a_worker_that_was_taken_for_dead_changes_nothing() -> None:
+    """It may be one that the ledger has forgotten, as its chunk's next owner said what it cost."""
+    ledger = BudgetLedger(limited_to(100), BudgetDocument(), keeps_journals=True)
+    ledger.leased("a", CHUNKS[0])
+    ledger.reported("a", SpendReport(wants=requests(10), next=requests(1)))
+    ledger.grant("a")
+    ledger.died("a")
+    late = SpendReport(granted=requests(10), spent=requests(4), opened=(Opened(CHUNKS[0], NOTHING, requests(4)),))
+    assert ledger.took_for_dead("a", late)
+    ledger.leased("b", CHUNKS[0])
+    taken = SpendReport(opened=(Opened(CHUNKS[0], requests(3), requests(3)),))
+    assert not ledger.took_for_dead("b", taken)
+    ledger.reported("b", taken)
+    before = ledger.document.model_dump_json()
+    assert "a" not in ledger.document.workers
+    assert ledger.took_for_dead("a", late)
+    ledger.reported("a", late)
+    assert ledger.document.model_dump_json() == before
+    assert not ledger.took_for_dead("c", SpendReport(wants=requests(1), next=requests(1)))
+
+
 def test_one_dead_owners_spending_is_not_mistaken_for_anothers() -> None:
     """Two in a row died with a chunk; the journal of the first is found, and the second's disk is lost."""
     ledger = BudgetLedger(limited_to(100), BudgetDocument(), keeps_journals=False)

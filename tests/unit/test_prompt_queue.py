@@ -13,15 +13,18 @@ from stillhouse.cluster.actors.prompt_queue import PromptQueue
 from stillhouse.cluster.progress.stats import Closed
 from stillhouse.gen.clock import ManualClock
 from stillhouse.gen.coordination.counters import Counters, Tally
-from stillhouse.gen.coordination.leases import Grant
+from stillhouse.gen.coordination.leases import TERM_S, Grant
 from stillhouse.gen.coordination.messages import Wait
 from stillhouse.gen.dataset.batch_intents import Intents
 from stillhouse.gen.dataset.binding import bind
+from stillhouse.gen.dataset.budget import Opened, SpendReport
+from stillhouse.gen.dataset.budget_file import read_budget
 from stillhouse.gen.dataset.layout import ChunkId, open_dataset
 from stillhouse.gen.dataset.parked_chunks import OpenBatch, Parked, store_parked
 from stillhouse.gen.dataset.planners import SourcePlanner
 from stillhouse.gen.dataset.plans import Plan
 from stillhouse.gen.dataset.shard_meta import ShardCounts
+from stillhouse.gen.teachers.expense import NOTHING, Expense
 from stillhouse.schemas.recipe import Recipe
 
 
@@ -66,6 +69,40 @@ async def test_a_worker_that_was_declared_dead_is_told_to_stop(tmp_path: Path) -
     assert isinstance(taken, Grant)
     assert (taken.chunk, taken.died) == (grant.chunk, True)
     assert (await queue.stats()).total.requests == 5
+
+
+async def test_a_worker_taken_for_dead_under_a_budget_stops_after_the_queue_itself_was_lost(tmp_path: Path) -> None:
+    """The ledger tells, for the new queue knows no dead; what the worker put aside for a batch ends with it."""
+    write_source(tmp_path, questions(5))
+    recipe = recipe_of(tmp_path, budget={"requests": 10})
+    index(recipe)
+    clock, one = ManualClock(), Expense(requests=1)
+
+    def queue(listen_s: float) -> PromptQueue:
+        return PromptQueue(recipe, workers=1, clock=clock, background=lambda work: work(), listen_s=listen_s)
+
+    def reports(*, granted: Expense = NOTHING, reserved: Expense = NOTHING) -> Counters:
+        opened = Opened(chunk, NOTHING, NOTHING, reserved=reserved)
+        return Counters(spending=SpendReport(granted, wants=one, moved=reserved, next=one, opened=(opened,)))
+
+    first = queue(0.0)
+    grant = await first.lease("a.w")
+    assert isinstance(grant, Grant)
+    chunk = grant.chunk
+    allowance = (await first.renew("a.w", [chunk], reports())).allowance
+    assert allowance is not None
+    assert allowance.granted == one
+    await first.worker_died("a.w")
+    assert isinstance(await first.lease("b.w"), Grant)
+    await first.renew("b.w", [chunk], reports())
+    second = queue(TERM_S)
+    came_back = await second.renew("a.w", [chunk], reports(granted=one, reserved=one))
+    assert (came_back.stop, came_back.lost, came_back.allowance) == (True, [chunk], None)
+    renewal = await second.renew("b.w", [chunk], reports(granted=one))
+    assert (renewal.stop, renewal.lost) == (False, [])
+    ledger = read_budget(open_dataset(recipe))
+    assert ledger is not None
+    assert (set(ledger.workers), ledger.reserved) == ({"b.w"}, {})
 
 
 async def test_a_sweep_frees_the_chunks_of_workers_dead_before_it(tmp_path: Path, s3: S3Server) -> None:
