@@ -263,7 +263,7 @@ class PromptQueue:
         )
 
     def _is_dead(self, worker: str, counters: Counters) -> bool:
-        """True if the worker was taken for dead: here or, by the budget's ledger, by an earlier queue of the run."""
+        """True if the worker was taken for dead: by this queue or, as the budget's ledger shows, by one before it."""
         if worker in self._roster.dead:
             return True
         treasury, spending = self._treasury, counters.spending

@@ -191,8 +191,8 @@ class BudgetLedger:
     def took_for_dead(self, worker: str, report: SpendReport) -> bool:
         """True if this worker was taken for dead, maybe by an earlier queue: it must not go on.
 
-        Its chunks are others', and either these or its whole grant count already. Whoever is unknown here and was
-        granted anything, or got a chunk, was known once: both are stored before the worker learns of them.
+        Others have its chunks, and what it spent counts already: by these, or as its whole grant. A worker that is not
+        in the ledger but has a grant or a chunk was there once: both are stored before the worker learns of them.
         """
         if (holding := self.document.workers.get(worker)) is not None:
             return holding.gone

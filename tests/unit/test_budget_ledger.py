@@ -28,6 +28,13 @@ def limited_to(count: int) -> Expense:
     return Expense(count, UNLIMITED, UNLIMITED)
 
 
+def begin(ledger: BudgetLedger, worker: str, *, wants: int = 10) -> None:
+    """A worker gets the first chunk, and is granted this many requests if there is money for them."""
+    ledger.leased(worker, CHUNKS[0])
+    ledger.reported(worker, SpendReport(wants=requests(wants), next=requests(1)))
+    ledger.grant(worker)
+
+
 @dataclass
 class Worker:
     """A worker that spends what it was granted, request by request, on its chunks."""
@@ -378,9 +385,7 @@ async def test_nobody_waits_for_the_money_of_batches_whose_chunk_was_lost() -> N
 def test_a_lost_disk_leaves_the_whole_grant_spent(how: Literal["lost", "kept", "swept"]) -> None:
     """What its journals would have shown is gone; if they exist, only what they show counts."""
     ledger = BudgetLedger(limited_to(100), BudgetDocument(), keeps_journals=False)
-    ledger.leased("a", CHUNKS[0])
-    ledger.reported("a", SpendReport(wants=requests(10), next=requests(1)))
-    ledger.grant("a")
+    begin(ledger, "a")
     if how == "kept":
         ledger.reported("a", SpendReport(granted=requests(10), ended=True, shipped=True))
     ledger.died("a")
@@ -391,11 +396,9 @@ def test_a_lost_disk_leaves_the_whole_grant_spent(how: Literal["lost", "kept", "
 
 
 def test_a_worker_that_was_taken_for_dead_changes_nothing() -> None:
-    """It may be one that the ledger has forgotten, as its chunk's next owner said what it cost."""
+    """Even once the ledger has dropped it, because its chunk's next owner reported what the chunk had cost."""
     ledger = BudgetLedger(limited_to(100), BudgetDocument(), keeps_journals=True)
-    ledger.leased("a", CHUNKS[0])
-    ledger.reported("a", SpendReport(wants=requests(10), next=requests(1)))
-    ledger.grant("a")
+    begin(ledger, "a")
     ledger.died("a")
     late = SpendReport(granted=requests(10), spent=requests(4), opened=(Opened(CHUNKS[0], NOTHING, requests(4)),))
     assert ledger.took_for_dead("a", late)
@@ -415,9 +418,7 @@ def test_one_dead_owners_spending_is_not_mistaken_for_anothers() -> None:
     """Two in a row died with a chunk; the journal of the first is found, and the second's disk is lost."""
     ledger = BudgetLedger(limited_to(100), BudgetDocument(), keeps_journals=False)
     for name in ("a", "b"):
-        ledger.leased(name, CHUNKS[0])
-        ledger.reported(name, SpendReport(wants=requests(5), next=requests(1)))
-        ledger.grant(name)
+        begin(ledger, name, wants=5)
         ledger.died(name)
     ledger.leased("c", CHUNKS[0])
     opened = Opened(CHUNKS[0], requests(5), requests(5), whole=frozenset({"a"}))
@@ -428,9 +429,7 @@ def test_one_dead_owners_spending_is_not_mistaken_for_anothers() -> None:
 def test_an_unreported_shard_gives_its_chunks_cost() -> None:
     """Its owner died between the seal and its report."""
     ledger = BudgetLedger(limited_to(100), BudgetDocument(), keeps_journals=True)
-    ledger.leased("a", CHUNKS[0])
-    ledger.reported("a", SpendReport(wants=requests(10), next=requests(1)))
-    ledger.grant("a")
+    begin(ledger, "a")
     ledger.died("a")
     assert ledger.held == requests(10)
     ledger.sealed(CHUNKS[0], requests(7))

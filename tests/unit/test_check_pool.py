@@ -73,7 +73,7 @@ async def test_verdicts_come_back_in_order_and_stop_at_the_first_that_does_not_a
 
 async def test_a_hanging_check_costs_only_its_own_answer(maths: list[Check], monkeypatch: pytest.MonkeyPatch) -> None:
     """Its child is replaced; the other answers sent to it are still judged, and earlier verdicts are kept."""
-    monkeypatch.setattr("stillhouse.gen.checks.pool._GRACE_S", 100.0)  # on a busy machine CPU time takes long
+    monkeypatch.setattr("stillhouse.gen.checks.pool._GRACE_S", 100.0)  # a busy machine gives CPU time slowly
     async with CheckPool(maths, size=1, timeout_s=0.5) as pool:
         before = children()
         texts = ["\\boxed{x^2}", HANGS, "\\boxed{x^3}", "\\boxed{x \\cdot x}"]

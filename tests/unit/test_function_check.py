@@ -99,7 +99,7 @@ async def test_an_invalid_verdict_leaves_the_answer_unchecked(
     function: str, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With the reason, whatever the code does."""
-    monkeypatch.setattr("stillhouse.gen.checks.pool._GRACE_S", 100.0)  # on a busy machine CPU time takes long
+    monkeypatch.setattr("stillhouse.gen.checks.pool._GRACE_S", 100.0)  # a busy machine gives CPU time slowly
     (verdict,) = await judged([check(function)])
     assert isinstance(verdict, Unchecked)
     assert reason in verdict.reason

@@ -72,7 +72,7 @@ async def test_a_worker_that_was_declared_dead_is_told_to_stop(tmp_path: Path) -
 
 
 async def test_a_worker_taken_for_dead_under_a_budget_stops_after_the_queue_itself_was_lost(tmp_path: Path) -> None:
-    """The ledger tells, for the new queue knows no dead; what the worker put aside for a batch ends with it."""
+    """The new queue learns it from the ledger, and never waits for what the worker had put aside for a batch."""
     write_source(tmp_path, questions(5))
     recipe = recipe_of(tmp_path, budget={"requests": 10})
     index(recipe)

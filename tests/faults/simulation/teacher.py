@@ -240,7 +240,7 @@ class Teacher:
         self._pauses.append(new)
 
     def _knows(self, process: Process, pause: _Pause) -> bool:
-        """True if a worker must know of a wait: it was told, or the worker that was could tell it."""
+        """True if a worker must know of a wait: it was stated to this worker, or to one that could pass it on."""
         told, history = pause.told, self._history
         return told is process or not (
             self._loop.time() <= pause.at + PROPAGATION_S

@@ -56,7 +56,7 @@ MOST_STEPS = 2_000_000
 MOST_S = 50_000.0
 """A run that takes longer, in virtual seconds, hangs."""
 CALM_AT_S = 10_000.0
-"""From this moment nothing fails but the teacher: while the store fails for ever, no run has to end."""
+"""From this moment only the teacher fails: no run has to end while its store keeps failing."""
 
 
 @dataclass(frozen=True, slots=True)
