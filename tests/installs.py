@@ -30,7 +30,9 @@ def make_environment(folder: Path) -> Path:
 def install(python: Path, *wanted: str | Path) -> "subprocess.CompletedProcess[str]":
     """Install these into its environment, by uv where there is one; as it ended."""
     uv = _uv()
-    command: list[str | Path] = [uv, "pip", "install", "--python", python] if uv else [python, "-m", "pip", "install"]
+    command: list[str | Path] = [python, "-m", "pip", "install"]
+    if uv:
+        command = [uv, "pip", "install", "--compile-bytecode", "--python", python]
     return subprocess.run([*command, *wanted], capture_output=True, text=True, timeout=800)
 
 

@@ -17,9 +17,10 @@ def why_not() -> str | None:
         return "making network namespaces takes root"
     if missing := [tool for tool in ("ip", "bridge", "unshare", "nsenter") if shutil.which(tool) is None]:
         return f"{', '.join(missing)} missing: install iproute2 and util-linux"
-    if (tried := _ip("link", "add", "shprobe", "type", "bridge", check=False)).returncode:
+    probe = f"shp{os.getpid()}"  # a test in another process may look at the same moment
+    if (tried := _ip("link", "add", probe, "type", "bridge", check=False)).returncode:
         return f"bridges can't be made here: {tried.stderr.strip()}"
-    _ip("link", "del", "shprobe")
+    _ip("link", "del", probe)
     return None
 
 
