@@ -109,8 +109,10 @@ class OpenGenerations:
         indexer = Indexer(self._store, self._recipe, plan, asked=self._asked)
         # Includes what this queue has indexed since, unless it keeps those prompts in memory.
         generations = self.read() if self._asked is None else self._dataset
-        before = [each for each in generations[: plan.generation + 1] if isinstance(each.plan, SourcePlan)]
+        before = [each for each in generations[: plan.generation] if isinstance(each.plan, SourcePlan)]
         names = [(each.plan.generation, number) for each in before for number in range(len(each.parts))]
+        # Of its own, only what it does not write: a prompt that a dying writer has indexed since is no duplicate.
+        names += [(plan.generation, number) for number in range(len(done))]
         if self._asked is not None:
             names = [name for name in names if name not in self._asked_parts]
             self._asked_parts.update(names)

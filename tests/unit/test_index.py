@@ -14,6 +14,7 @@ from builders import index, questions, recipe_of, write_source
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from stillhouse.cluster.actors.open_generations import OpenGenerations
 from stillhouse.gen.dataset.binding import bind
 from stillhouse.gen.dataset.chunk import ChunkReader
 from stillhouse.gen.dataset.generations import read_generations
@@ -209,6 +210,28 @@ def test_two_writers_of_one_part_agree(tmp_path: Path) -> None:
     shorter = plan.model_copy(update={"limit": 3})
     with pytest.raises(DatasetError, match="another run wrote a different index"):
         list(Indexer(store, recipe, shorter).parts([]))
+
+
+@pytest.mark.parametrize("remembers", [False, True])
+@pytest.mark.parametrize("known", [0, 1])
+def test_parts_that_a_dying_writer_stored_meanwhile_are_the_same(tmp_path: Path, known: int, remembers: bool) -> None:
+    """A queue that knew this many parts when it began writes the others as if they were not there."""
+    write_source(tmp_path, [*questions(30), *questions(4)])
+    recipe = recipe_of(tmp_path, dataset={"prompts_per_shard": 2})
+    store = open_dataset(recipe)
+    bind(store, recipe)
+    planned = next_plan(recipe, [])
+    assert planned is not None
+    plan = planned.model_copy(update={"chunks_per_part": 4})
+    store_plan(store, plan)
+    dying = Indexer(store, recipe, plan).parts([])
+    parts = list(itertools.islice(dying, known))
+    queue = OpenGenerations(store, recipe, remembers=remembers)
+    dataset = queue.read()
+    (opened,) = queue.begin(dataset, dataset)
+    assert opened.parts == parts
+    parts += dying
+    assert list(queue.missing_parts(opened)) == parts[known:]
 
 
 @pytest.mark.parametrize("damage", [b"", b"PAR1 and no more", None], ids=["empty", "no parquet", "cut"])
