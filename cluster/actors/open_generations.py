@@ -111,7 +111,7 @@ class OpenGenerations:
         generations = self.read() if self._asked is None else self._dataset
         before = [each for each in generations[: plan.generation] if isinstance(each.plan, SourcePlan)]
         names = [(each.plan.generation, number) for each in before for number in range(len(each.parts))]
-        # Of its own, only what it does not write: a prompt that a dying writer has indexed since is no duplicate.
+        # Leave out any part that a dying writer has stored since: it is written again, and must come out the same.
         names += [(plan.generation, number) for number in range(len(done))]
         if self._asked is not None:
             names = [name for name in names if name not in self._asked_parts]
