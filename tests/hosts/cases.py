@@ -110,8 +110,8 @@ def node_lost(*, silently: bool) -> Case:
         if silently:
             lab.net.cut(2)
         lost_at = lab.mark(f"host 2 is gone with its disk{', silently' if silently else ''}")
-        lab.second.kill(with_disk=True)
-        lab.story.excuses.append(Excuse.disk_lost(lab.second.address, lost_at))
+        lab.second.kill(with_disk=True)  # on a busy machine its workers receive answers for half a second and more
+        lab.story.excuses.append(Excuse.disk_lost(lab.second.address, lost_at, time.time()))
         lab.story.least_share, lab.story.longest_idle_s = 95.0, 10.0
         run.wait()
 
@@ -167,8 +167,7 @@ def raylet_ended(lab: Lab) -> None:
     for pid in lab.second.pids(title="/raylet/raylet"):
         os.kill(pid, signal.SIGTERM)
     # Its workers end with it or up to a second later: either way nobody ships from that disk any more.
-    first, last = (Excuse.disk_lost(lab.second.address, ended_at + after_s) for after_s in (0.0, 1.0))
-    lab.story.excuses += [first, last]
+    lab.story.excuses.append(Excuse.disk_lost(lab.second.address, ended_at, ended_at + 1.0))
     lab.story.least_share, lab.story.longest_idle_s = 95.0, 10.0
     run.wait()
 

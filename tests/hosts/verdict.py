@@ -43,9 +43,9 @@ class Excuse:
     until: float
 
     @classmethod
-    def disk_lost(cls, peer: str, at: float) -> "Excuse":
-        """The host, or its way to all others, went at `at`."""
-        return cls(peer, at - SHIP_EVERY_S - SLACK_S, at + SLACK_S)
+    def disk_lost(cls, peer: str, at: float, until: float | None = None) -> "Excuse":
+        """The host, or its way to all others, went at `at`, or process by process until then."""
+        return cls(peer, at - SHIP_EVERY_S - SLACK_S, (at if until is None else until) + SLACK_S)
 
     @classmethod
     def disk_full(cls, peer: str, at: float, *, latency_s: float) -> "Excuse":
