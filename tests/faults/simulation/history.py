@@ -41,6 +41,8 @@ class Copy:
     process: Process
     path: Path
     at: float
+    on_disk: bool
+    """False if a later owner had already read and removed the file: the writer was taken for dead, and was not."""
 
 
 @dataclass(eq=False)
@@ -148,7 +150,7 @@ class History:
         for serial in serials(body):
             request = self.requests[serial]
             if request.fate in SETTLING:
-                request.copies.append(Copy(process, path, self._loop.time()))
+                request.copies.append(Copy(process, path, self._loop.time(), on_disk=path.exists()))
                 self._files[path].add(serial)
                 self._knows[process].add(serial)
                 if request.process is process:  # what was recovered is no loss of its own
@@ -274,13 +276,14 @@ class History:
         lost_at = [at for node, at in self.lost_disks if node is owner.node and at >= copy.at]
         ends = [at for at in (owner.dead_at, owner.stopped_at, *lost_at) if at is not None and at >= copy.at]
         age_s = min([opened_at, *ends]) - copy.at
-        if owner.node is process.node and not lost_at:
+        remains = copy.on_disk and not lost_at
+        if owner.node is process.node and remains:
             return f"its journal was on the disk of {owner.node.name}"
         if self.store_trouble:
             return None
         if age_s > self._bound_s and not owner.disturbed:
             return f"its journal was not shipped for {age_s:.1f} s"
-        if not lost_at and owner.dead_at is not None and (sweeper := self._sweeper(owner, opened_at)) is not None:
+        if remains and owner.dead_at is not None and (sweeper := self._sweeper(owner, opened_at)) is not None:
             return f"{sweeper.name} was there to ship what {owner.name} left"
         return None
 
