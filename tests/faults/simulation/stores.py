@@ -1,9 +1,11 @@
 """Where the simulated cluster keeps its dataset: a bucket in memory, or the real local store, both with faults.
 
 A write is a moment at which its process may die: before it, or after it landed. A write that fails as `StoreAway` may
-have landed. In a thread an operation takes time, in which the rest of the world continues.
+have landed. What was on its way to a bucket then may land later. In a thread an operation takes time, in which the rest
+of the world continues.
 """
 
+import contextvars
 import copy
 import io
 import random
@@ -25,10 +27,13 @@ from stillhouse.gen.store.readable import Stat
 
 from .history import History
 from .loop import VirtualLoop
-from .processes import check_alive
+from .processes import Killed, check_alive
 
 T = TypeVar("T")
 URL = "s3://simulated/out"
+_LATE_SHARE = 0.3
+_LATE_S = 10.0
+"""How long after it was given up a write may land: less than a claim of the dataset outlives its holder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +65,8 @@ class Wire:
         self._weather = weather
         self._point = point
 
-    def operate(self, do: Callable[[], T], *, writes: bool, patience_s: float = 60.0) -> T:
-        """Do it for the process that asks, in its time, or not.
+    def operate(self, do: Callable[[], T], *, writes: bool, patience_s: float = 60.0, lands_late: bool = False) -> T:
+        """Do it for the process that asks, in its time, or not; if it `lands_late`, perhaps after that gave it up.
 
         Raises:
             Killed: the process died of it, or is dead.
@@ -76,16 +81,29 @@ class Wire:
         is_cut = self._loop.time() < process.cut_from.get("store", 0.0)
         fails = is_cut or rng.random() < weather.fault_share or self._loop.time() < weather.away_until
         self._history.store_trouble |= slow or fails
-        self._pause(rng.uniform(0.001, min(30.0, patience_s) if slow else 0.05))
+        try:
+            self._pause(rng.uniform(0.001, min(30.0, patience_s) if slow else 0.05))
+        except Killed:
+            if lands_late and not is_cut:
+                self._land_late(do)
+            raise
         result = None
         if not fails or (not is_cut and rng.random() < 0.3):
             result = do()
+        elif lands_late and not is_cut:
+            self._land_late(do)
         if fails:
             self._pause(rng.uniform(1.0, patience_s))
             raise StoreAway(f"the store does not answer{'' if result is None else ', though it has written'}")
         self._point("store" if writes else "read")
         self._pause(rng.uniform(0.001, 0.02))
         return result  # type: ignore[return-value]
+
+    def _land_late(self, do: Callable[[], object]) -> None:
+        """Perhaps do it later, whatever becomes of the process that asked."""
+        if self._rng.random() < _LATE_SHARE:
+            at = self._loop.time() + self._rng.uniform(0.0, _LATE_S)
+            self._loop.call_at(at, do, context=contextvars.Context())
 
     def _pause(self, seconds: float) -> None:
         self._loop.pause(seconds)
@@ -112,15 +130,13 @@ class Bucket:
 
     def put_new(self, key: str, body: bytes | Path, *, seal: str = "") -> bool:
         """See `Store`."""
-        return self._wire.operate(
-            lambda: key not in self._objects and self._keep(key, body) is not None,
-            writes=True,
-            patience_s=self._patience_s,
-        )
+        data = _read(body)
+        return self._write(lambda: key not in self._objects and self._keep(key, data) is not None)
 
     def put(self, key: str, body: bytes | Path) -> None:
         """See `Store`."""
-        self._wire.operate(lambda: self._keep(key, body), writes=True, patience_s=self._patience_s)
+        data = _read(body)
+        self._write(lambda: self._keep(key, data))
 
     def swap(self, key: str, body: bytes, *, etag: str | None) -> str | None:
         """See `Store`."""
@@ -129,7 +145,7 @@ class Bucket:
             found = self._objects.get(key)
             return self._keep(key, body) if (found and found.etag) == etag else None
 
-        return self._wire.operate(swap, writes=True, patience_s=self._patience_s)
+        return self._write(swap)
 
     def get(self, key: str) -> bytes | None:
         """See `Store`."""
@@ -172,7 +188,7 @@ class Bucket:
 
     def delete(self, key: str) -> None:
         """See `Store`."""
-        self._wire.operate(lambda: self._objects.pop(key, None), writes=True, patience_s=self._patience_s)
+        self._write(lambda: self._objects.pop(key, None))
 
     def leftovers(self) -> Sequence[str]:
         """See `Store`."""
@@ -195,8 +211,10 @@ class Bucket:
     def probe(self) -> None:
         """See `Store`."""
 
-    def _keep(self, key: str, body: bytes | Path) -> str:
-        data = body if isinstance(body, bytes) else body.read_bytes()
+    def _write(self, do: Callable[[], T]) -> T:
+        return self._wire.operate(do, writes=True, patience_s=self._patience_s, lands_late=True)
+
+    def _keep(self, key: str, data: bytes) -> str:
         if key.startswith(JOURNAL_PREFIX):
             with pa.CompressedInputStream(pa.BufferReader(data), "zstd") as stream:
                 segment = self._ages(stream.read())
@@ -252,6 +270,10 @@ class Disk(LocalStore):
         """See `Store`."""
         found = super().keys
         yield from self._wire.operate(lambda: tuple(found(prefix)), writes=False)
+
+
+def _read(body: bytes | Path) -> bytes:
+    return body if isinstance(body, bytes) else body.read_bytes()
 
 
 def scratch_folder() -> Path:
