@@ -1,8 +1,8 @@
 """Where the simulated cluster keeps its dataset: a bucket in memory, or the real local store, both with faults.
 
 A write is a moment at which its process may die: before it, or after it landed. A write that fails as `StoreAway` may
-have landed. What was on its way to a bucket then may land later. In a thread an operation takes time, in which the rest
-of the world continues.
+have landed. Either way, a write on its way to a bucket may land later. In a thread an operation takes time, in which
+the rest of the world continues.
 """
 
 import contextvars
@@ -33,7 +33,7 @@ T = TypeVar("T")
 URL = "s3://simulated/out"
 _LATE_SHARE = 0.3
 _LATE_S = 10.0
-"""How long after it was given up a write may land: less than a claim of the dataset outlives its holder."""
+"""How late such a write may land, at most: well before a dead run's claim on the dataset expires."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,9 @@ class Wire:
         self._point = point
 
     def operate(self, do: Callable[[], T], *, writes: bool, patience_s: float = 60.0, lands_late: bool = False) -> T:
-        """Do it for the process that asks, in its time, or not; if it `lands_late`, perhaps after that gave it up.
+        """Do it for the process that asks, in its time, or not.
+
+        `lands_late`: it may still be done after the process died or gave up.
 
         Raises:
             Killed: the process died of it, or is dead.
