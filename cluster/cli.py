@@ -187,7 +187,9 @@ def _print_summary(summary: "Summary", *, as_json: bool) -> None:
 @override_option
 @json_option
 @click.option(
-    "--address", metavar="URL", help=("Also ask a cluster's dashboard for the job, such as http://head:8265.")
+    "--address",
+    metavar="URL",
+    help="A cluster's dashboard, such as http://head:8265: also show the job that works on the dataset.",
 )
 @clean
 def status(given: Given, as_json: bool, address: str | None) -> None:
@@ -328,7 +330,7 @@ def verify(given: Given, as_json: bool, repair: bool) -> None:
 
 @main.command()
 @dataset_argument
-@click.option("--override", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a field of the RECIPE.")
+@click.option("--override", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a field of the recipe.")
 @click.option(
     "-o",
     "--output",

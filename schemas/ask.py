@@ -28,8 +28,8 @@ class Ask(Parameters):
     at_most: Annotated[int, Field(ge=1, le=10_000)] | None = None
     """With `accept`: the maximum number of answers asked for a prompt, whether or not they are accepted."""
     tools: Tools | None = None
-    """Tools that answers may call: a list in OpenAI's form, or the path of a JSON file with one. Calls are stored
-    inside the assistant's message, checked against the tools' schemas."""
+    """Tools that answers may call: a list in OpenAI's form, or the path of a JSON file with one. Calls are checked
+    against the tools' schemas, and stored inside the assistant's message."""
     score: Score | None = None
     """In place of an answer: the teacher's log-probabilities of tokens that the row gives, by their ids. Needs `api:
     vllm` or `sglang`."""

@@ -122,7 +122,7 @@ RECORD_COLUMNS: tuple[Column, ...] = (
     Column(
         "token_ids",
         _IDS,
-        "The answer's tokens, by the teacher's tokenizer; null if the server gives no ids.",
+        "The ids of the answer's tokens in the teacher's tokenizer; null if the server gives no ids.",
         null=True,
         always=False,
     ),
@@ -130,8 +130,8 @@ RECORD_COLUMNS: tuple[Column, ...] = (
     Column(
         "top_ids",
         pa.list_(_IDS),
-        "For each token, the most likely tokens at its position, in the server's order; null if the server "
-        "gives no ids.",
+        "For each token, the ids of the most likely tokens at its position, in the server's order; null if the "
+        "server gives no ids.",
         null=True,
         always=False,
     ),

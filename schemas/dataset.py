@@ -13,8 +13,8 @@ PROMPTS_PER_SHARD = 1000
 SAMPLES_PER_BATCH = 10_000
 
 MESSAGES = False
-"""The default for a new dataset. With GSM8K's questions and answers, a conversation column makes shards half as large
-again (40 % with four samples per prompt), because texts are compressed column by column."""
+"""The default for a new dataset. With GSM8K's questions and answers, a conversation column makes shards 50 % larger
+(40 % with four samples per prompt), because texts are compressed column by column."""
 
 
 class Dedup(Strict):
@@ -36,7 +36,7 @@ class Dataset(Strict):
     """Where reasoning goes: a `column` of its own, or `inline` as <think>…</think> at the start of the completion."""
     messages: bool | None = None
     """Add the column `messages`: prompt and completion as one conversation, which LLaMA-Factory, axolotl, verl and
-    torchtune need (TRL and OpenRLHF take `prompt` and `completion`). Shards become about half as large again. By
+    torchtune need (TRL and OpenRLHF take `prompt` and `completion`). Shards become about 50 % larger. By
     default the dataset's own value, false for a new one."""
     provider_details: bool | None = None
     """Add what only some providers report: the columns `reasoning_is_summary`, `reasoning_signatures`,

@@ -54,7 +54,7 @@ def _template(value: Any) -> Any:
 class JudgeCheck(CheckSettings):
     """Another model scores the answer, or compares it with another one.
 
-    Texts of more than 4,000,000 characters are left unchecked: no model reads as much.
+    Texts of more than 4,000,000 characters are left unchecked: no model reads that much.
     """
 
     teacher: Annotated[str, Field(min_length=1)]

@@ -89,7 +89,7 @@ _BY_MODEL: tuple[tuple[str, Known], ...] = (
 _OPENAI = _closed(
     "OpenAI Services Agreement 3.3(e)",
     'answers may not be used "to develop artificial intelligence models that compete with OpenAI\'s products", '
-    "but for its Permitted Exceptions",
+    "except for its Permitted Exceptions",
 )
 _GEMINI = _closed(
     "Gemini API Additional Terms", 'the services may not be used "to develop models that compete with" them'

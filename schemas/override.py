@@ -69,5 +69,5 @@ def _index(items: list[Node], name: str, *, where: str) -> int:
     close = difflib.get_close_matches(name, known, n=1)
     advice = f"; did you mean {close[0]}?" if close else ""
     raise YamlFault(
-        [(0, f"{where}: expected an item of the list by its place ({places}){names_there}, got {name!r}{advice}")]
+        [(0, f"{where}: expected a list item, by its position ({places}){names_there}, got {name!r}{advice}")]
     )

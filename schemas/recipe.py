@@ -41,8 +41,8 @@ class Recipe(Strict):
     source: Source
     ask: Ask = Ask()
     route: Route = "weighted"
-    """Which teachers answer a prompt: `weighted` divides its samples by `weight`; `each` teacher answers all of them;
-    `fallback` asks the first teacher, and the next in order if that one can't answer."""
+    """Which teachers answer a prompt: `weighted` divides its samples by `weight`; `each` has every teacher answer all
+    of them; `fallback` asks the first teacher, and the next in order if that one can't answer."""
     teachers: Annotated[tuple[Teacher, ...], Field(min_length=1), AfterValidator(judges_last)]
     """The models that answer the prompts, and those that judge the answers."""
     checks: Annotated[tuple[Check, ...], AfterValidator(unique_names), AfterValidator(last_if_whole)] = ()

@@ -96,7 +96,7 @@ def _score_faults(recipe: "Recipe") -> dict[Place, str]:
     if recipe.dataset.messages:
         found["dataset", "messages"] = "`ask.score` makes records without messages: leave it out"
     if score.prompt_ids == score.completion_ids:
-        found["ask", "score", "completion_ids"] = "expected another column than `prompt_ids` names"
+        found["ask", "score", "completion_ids"] = "expected a different column from that of `prompt_ids`"
     return found
 
 

@@ -28,8 +28,8 @@ class SimulatorLimits(_Settings):
     input_tokens_per_minute: PositiveInt | None = None
     """Prompt tokens admitted per minute."""
     output_tokens_per_minute: PositiveInt | None = None
-    """Completion tokens per minute, by the answers' actual length; a long answer leaves a debt that must be waited
-    off."""
+    """Completion tokens per minute, by the answers' actual length; a long answer leaves a debt, and nothing is
+    admitted until time has repaid it."""
     total_tokens_per_minute: PositiveInt | None = None
     """Prompt and completion tokens together, per minute; with a debt, like `output_tokens_per_minute`."""
     in_flight: PositiveInt | None = None
@@ -39,7 +39,7 @@ class SimulatorLimits(_Settings):
     token_burst_s: PositiveFloat = 5.0
     """Seconds of each token limit that may be used at once."""
     headers: bool = True
-    """Report what is left in every answer's `x-ratelimit-…` headers; false: like a provider that doesn't."""
+    """Every answer's `x-ratelimit-…` headers report what is left of the limits."""
 
 
 class _Fault(_Settings):
@@ -132,7 +132,7 @@ class SimulatorBatches(_Settings):
     latency_s: float = Field(default=1.0, ge=0, le=86_400)
     """Seconds from a batch's creation to its end; its requests finish evenly over this time."""
     shuffle: bool = True
-    """Return results in another order than the requests."""
+    """Return results in a different order from the requests."""
     listed_after_s: float = Field(default=0.0, ge=0)
     """Seconds for which a batch is missing from listings."""
     lost_replies: int = Field(default=0, ge=0)
@@ -196,7 +196,7 @@ class SimulatorSettings(_Settings):
     batches: SimulatorBatches = SimulatorBatches()
     """How batches behave."""
     log: str | None = None
-    """JSONL file that gets a line for every request, also for those in batches."""
+    """JSONL file that gets a line for every request, including those in batches."""
 
     @model_validator(mode="after")
     def _lengths(self) -> Self:

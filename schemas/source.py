@@ -70,7 +70,7 @@ class Source(Strict):
     """Columns copied into every record: `answer`; `answer: int64` to give a text source's column a type; `{name:
     answer, type: int64, as: known}` to rename it as well."""
     delimiter: Annotated[str, BeforeValidator(_delimiter), Field(min_length=1, max_length=1)] | None = None
-    """Field separator of a CSV; by default the one of comma, semicolon, tab and bar that fits the header."""
+    """Field separator of a CSV; by default whichever of comma, semicolon, tab and bar fits the header."""
     passage_chars: Annotated[int, Field(ge=100, le=1_000_000)] = PASSAGE_CHARS
     """Maximum length of a passage in characters: .txt and .md files are cut into passages, rows with the columns `text`
     and `passage` (its number)."""

@@ -233,9 +233,9 @@ class Teacher(Strict):
         elif known is not None and known.prohibits:
             if self.terms is None or self.terms.training_use != "by-authorisation":
                 yield (
-                    f"the {known.license} prohibits training on its answers ({known.says}): ask another teacher, or "
-                    "give `terms: {training_use: by-authorisation, authorisation: …}`, the written permission's "
-                    "reference, which is recorded in every shard"
+                    f"training on its answers is prohibited by the {known.license} ({known.says}): ask another teacher "
+                    "or, with a written permission, set `terms: {training_use: by-authorisation, authorisation: "
+                    "REFERENCE}`, which is recorded in every shard"
                 )
         elif self.terms is None:
             yield (
@@ -248,7 +248,7 @@ class Teacher(Strict):
             yield "expected `base_url` or `endpoints`, got both"
         elif not self.urls:
             region = ", or `aws: {region: us-east-1}`" if self.api == "bedrock" else ""
-            yield f"expected `base_url` or `endpoints`{region}, got none of them"
+            yield f"expected `base_url` or `endpoints`{region}, got none"
         if self.api == "anthropic" and len(set(map(is_vertex, self.urls))) > 1:
             yield "some endpoints are on Vertex and some are not: make them separate teachers, each with its own key"
         for url in self.urls:

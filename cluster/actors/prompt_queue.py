@@ -109,7 +109,7 @@ class PromptQueue:
     # --- the generations and their indexes
 
     def _begin_first(self, opened: Sequence[int] | None, known: int | None) -> set[int]:
-        """Serve the generations of the run's beginning, and those planned since; of these, the ones with an index."""
+        """Serve the generations that were open at the start, and those planned since that have an index."""
         sealed = set(sealed_chunks(self._store))
         dataset = self._generations.read(sealed=sealed)
         if opened is None:

@@ -237,7 +237,7 @@ async def _asked(
     except StillhouseError as error:
         return [Finding(name=name, state="fail", message=f"{url}: {error}")]
     except NotSent as error:
-        fix = "its TLS certificate is not valid for this machine" if error.certificate else "is the address right?"
+        fix = _UNTRUSTED if error.certificate else "is the address right?"
         return [Finding(name=name, state="fail", message=f"{url}: {error}", fix=fix)]
     except Lost as error:
         return [Finding(name=name, state="fail", message=f"{url}: {error} (sent one request)", fix=_FIXES[None])]
@@ -317,7 +317,8 @@ def _wrong_with(answer: Completion, recipe: Recipe, ask: Ask) -> tuple[str, str]
         case "unasked_tool_call":
             return "it calls tools", "offer them in `ask.tools`, so that records keep the calls"
         case "refused" | "content_filter" as reason:
-            return f"it is {reason}", "is there a content filter in front of the model?"
+            stopped = "it was refused" if reason == "refused" else "a content filter stopped it"
+            return stopped, "is there a content filter in front of the model?"
         case _:
             return None
 
@@ -328,6 +329,7 @@ _SCORED = Scored.of([1, 2], [3, 4])
 
 _BASE_URL = "base_url (with `api: openai-chat` it usually ends in /v1)"
 _NOTHING_THERE = f"check {_BASE_URL}, and the model's name"
+_UNTRUSTED = "use a certificate that this machine trusts, or name its CA in SSL_CERT_FILE"
 _FIXES: dict[type | None, str] = {
     Auth: f"check api_key (or `aws`), {_BASE_URL}, and that the account may use the model",
     Money: "add funds to the account, or wait until its quota resets",

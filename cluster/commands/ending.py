@@ -81,7 +81,7 @@ class Ending:
         if error.exit_code == 3:
             yield "the same command", "resumes, with a larger budget" if isinstance(error, BudgetSpent) else "resumes"
         if isinstance(error, BudgetSpent) and any(check.judge for check in self.recipe.checks):
-            # Of a sealed answer the same command would ask no verdict: it is a Failure.
+            # A sealed answer without a verdict is a Failure, which the same command would not ask again.
             retry = f"stillhouse retry {self._dataset}" if self.typed is None else self._with_recipe("retry")
             yield retry, "then asks for the verdicts that are still missing"
 

@@ -18,7 +18,7 @@ from stillhouse.gen.views.export import FORMATS, Export, Reasoning
 
 @click.command()
 @dataset_argument
-@click.option("--override", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a field of the RECIPE.")
+@click.option("--override", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a field of the recipe.")
 @click.option("--format", "format", type=click.Choice(list(FORMATS)), required=True, help="The trainer's format.")
 @click.option(
     "-o",

@@ -109,7 +109,7 @@ def submit(
         ended = following.follow(jobs, job_id, recipe=chosen)
         if ship == "all" and lacks_pip(ended.job):
             note(
-                "its node's Python has no pip (an environment made by uv has none), so nothing can be installed "
+                "the job's node has a Python without pip (as in environments made by uv), so nothing can be installed "
                 "there; submitting again to run with the installed packages, as --ship code does"
             )
             job_id = submitted(ship="code")
@@ -208,7 +208,7 @@ def stop(given: Given, address: str, wait: bool, cancel_batches: bool) -> None:
     cancelled = asyncio.run(_cancel(given, store))
     note(
         f"batches cancelled: {cancelled.cancelled:,}; what they finished is billed, and the next run collects it: keep "
-        "`mode: batch` for that run, and ask online after it; `mode: batch-then-online` does both"
+        "`mode: batch` for that run, then switch to `mode: online`; `mode: batch-then-online` does both"
         + (
             f"; may have been created, but the provider does not list them: {cancelled.unknown:,}"
             if cancelled.unknown

@@ -75,7 +75,8 @@ override_option = click.option(
 keep_going_option = click.option(
     "--keep-going",
     is_flag=True,
-    help="Continue even if a check rejected all of its first 500 answers, or batches of another key or URL are lost.",
+    help="Continue even if a check rejected all of its first 500 answers, or if batches created with another key or "
+    "URL can't be found; their answers are then paid for again.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document to stdout.")
 
@@ -123,7 +124,7 @@ _store_options = [
     click.option(
         "--endpoint-url",
         metavar="URL",
-        help=("Endpoint of an S3-compatible store; by default the standard AWS settings."),
+        help=("Endpoint of an S3-compatible store; by default from the standard AWS settings."),
     ),
     click.option("--region", metavar="NAME", help="The store's region."),
     click.option("--path-style/--virtual-style", default=None, help="How buckets are addressed."),

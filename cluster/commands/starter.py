@@ -76,8 +76,8 @@ def whom(*, url: str | None, model: str | None, api: str | None, api_key: str | 
     known = known_terms(model, hosts=hosts_of([url]))
     if known is not None and known.prohibits and terms.training_use != "by-authorisation":
         raise UsageError(
-            f"--url: the {known.license} prohibits training on its answers ({known.says}): use another teacher or, "
-            "with a written permission, give `--training-use by-authorisation --authorisation REFERENCE`, which is "
+            f"--url: training on its answers is prohibited by the {known.license} ({known.says}): use another teacher "
+            "or, with a written permission, give `--training-use by-authorisation --authorisation REFERENCE`, which is "
             "recorded in every shard"
         )
     if terms.training_use is None and known is None:

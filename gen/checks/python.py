@@ -57,9 +57,9 @@ class Python:
         try:
             result = self._judged(_TRIED, suite_of(_TESTS))
         except CannotSay as error:
-            raise UsageError(f"checks: python can't run programs on this node: {error}. {WAYS_OUT}") from None
+            raise UsageError(f"checks: `python` can't run programs on this node: {error}. {WAYS_OUT}") from None
         if not result.accepted:
-            raise UsageError(f"checks: python can't run programs on this node: {result.detail}. {WAYS_OUT}")
+            raise UsageError(f"checks: `python` can't run programs on this node: {result.detail}. {WAYS_OUT}")
 
     @property
     def launcher_pid(self) -> int:

@@ -166,7 +166,7 @@ class Intents:
         return stored if self._store.put_new(self._key(chunk, n), body, seal=secrets.token_hex(8)) else None
 
     def account_mark(self, secret: str) -> str:
-        """Tells another key from this one, and is too short to try guesses on. Raises DatasetError, StoreAway."""
+        """Tells another key from this one, and is too short to confirm a guess. Raises DatasetError, StoreAway."""
         self._id = self._id or dataset_id(self._store)
         return hashlib.sha256(f"{self._id} {secret}".encode()).hexdigest()[:4]
 

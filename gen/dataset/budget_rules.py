@@ -43,7 +43,7 @@ def check_budget(recipe: Recipe, prompts: Sequence[Prompt] = ()) -> None:
         if has < wants:
             raise UsageError(
                 f"{recipe.where(f'budget.{name}')}budget.{name}: expected at least {words}, what one request can cost, "
-                f"got {getattr(budget, name):g}: raise it, or lower `ask.max_tokens` (in a dataset of its own)"
+                f"got {getattr(budget, name):g}: raise it, or lower `ask.max_tokens` (which needs another dataset.path)"
             )
 
 

@@ -104,7 +104,7 @@ class SourcePlanner:
             )
         except SourceError:
             if self._arrivals is not None and self._arrivals.take_back():
-                return None  # a file was removed, renamed or written on since it was listed
+                return None  # a file was removed, renamed or written to since it was listed
             raise
 
     def _version(self) -> int:
@@ -130,7 +130,7 @@ class FinishPlanner:
         self.generations = self._reader.read()
         if not self.generations:
             raise UsageError(
-                f"{self._store.url}: nothing was asked yet, so there is nothing to finish; leave out --finish"
+                f"{self._store.url}: nothing has been asked yet, so there is nothing to finish; leave out --finish"
             )
         return None if all(each.is_sealed for each in self.generations) else Wait("sealed")
 

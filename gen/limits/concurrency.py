@@ -68,14 +68,14 @@ DIP = 0.7
 cut, and the teacher's allowance recovers a little."""
 
 BACK = 2.0
-"""Factor of the step up after a cut that was unfounded, up to where it was: that it was unfounded may be an error."""
+"""Factor of the step back up after an unfounded cut, at most to where it was: calling it unfounded may be a mistake."""
 
 FIRST_DIP, FIRST_RISE_S = 0.3, 6.0
-"""The first cut begins further below, and rises slowly. Until then the search climbed on an allowance for bursts, so
-the limit may be anywhere below: on a slow rise, it shows itself at the price of few refusals."""
+"""The first cut begins further down, and rises slowly. Until then the search climbed on an allowance for bursts, so the
+limit may be anywhere below; a slow rise finds it with few refusals."""
 
 HEAR_S = 0.5
-"""Refusals are not counted for so long after a cut: some were on their way already."""
+"""Refusals are not counted for this long after a cut: some were on their way already."""
 
 LEFT_S = 5.0
 """How long the requests in flight of a step that was too large may take to end, besides an answer's latency."""
@@ -121,7 +121,7 @@ def _clocked(search: Search, new: Replies, *, now: float) -> Search:
     if not new.served:
         return replace(search, baseline=baseline, at=now)
     latency_s = new.busy_s / new.served
-    if search.latency_s:  # a few answers say little of the mean
+    if search.latency_s:  # a few answers say little about the mean
         latency_s = search.latency_s + (latency_s - search.latency_s) * new.served / (new.served + search.slots / 4)
     # The first answers are the fast ones, so at the first concurrency another latency is left out.
     sample = search.sample if search.latency_s else Sample(max(search.settled_at, now + latency_s))
@@ -146,7 +146,7 @@ def _backed_off(search: Search, now: float) -> Search:
         return _undone(search, now)
     if not isinstance(state, Verifying):
         kept = max(kept, min(slots - 1, mean))
-    elif state.refused_share > TOLERANCE:  # less says nothing of a baseline that has just begun
+    elif state.refused_share > TOLERANCE:  # less says nothing about a baseline that has just begun
         cut = state
     is_rough = isinstance(state, Verifying) and now < search.settled_at
     search = replace(search, state=cut, not_sustained=slots, is_rough=is_rough)

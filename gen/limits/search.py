@@ -146,7 +146,7 @@ class Search:
     served_at: float = 0.0
     """When an answer came last."""
     cut_at: float = -math.inf
-    """When concurrency was last lowered; what was sent under an older lease says nothing of it."""
+    """When concurrency was last lowered; what was sent under an older lease says nothing about it."""
     start: int = FIRST_SLOTS
     """The concurrency at which the last move began."""
     moved_at: float = math.inf

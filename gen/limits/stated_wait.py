@@ -16,8 +16,8 @@ MIN_OWN_S = 2.0
 """Shorter waits apply to the account: an answer takes about as long, so other prompts could hardly be asked sooner."""
 
 TRIAL_AFTER_S = 8.0
-"""A wait that is unclear for this long is tried. The waits of most limits are over by then, and one refused request
-more hurts nobody; a minute of silence costs as much as a prompt may."""
+"""A wait that is unclear for this long is tried. The waits of most limits are over by then, and one more refused
+request hurts nobody; a minute of silence costs as much as a prompt may."""
 
 TRIAL_S = 2.0
 REFUSALS_TIME = 3.0

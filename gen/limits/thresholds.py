@@ -16,7 +16,7 @@ BUNCH_S = 0.1
 """Seconds' worth of requests that may be sent at once: after a pause, or with a new lease."""
 
 FEW_SENT = 10
-"""Fewer requests say nothing of the share that is refused."""
+"""Fewer requests say nothing about the share that is refused."""
 
 OUTAGE = 0.9
 """Part of what is in flight at first that is refused in an outage."""
@@ -34,7 +34,7 @@ ANSWERS, ANSWERS_PER_SLOT = 48, 3
 """Answers that show the mean latency and the share of refusals well enough; fewer where there are few slots."""
 
 EXPECTED_REFUSALS = 4
-"""After a cut, as many replies are waited for as would contain so many refusals if their share were the same."""
+"""After a cut, as many replies are waited for as would contain this many refusals if their share were the same."""
 
 SMALL_STEP_S = 5.0
 """A small step is judged after this time: an allowance for bursts hides it for long."""

@@ -1,7 +1,7 @@
 """Token buckets: in any T seconds at most `per_minute / 60 * T` plus one burst is admitted.
 
-An answer's cost is known only when it is given: output may take a bucket below zero, and nothing is admitted until that
-debt is waited off.
+An answer's cost is known only when it is given: output may take a bucket below zero, and nothing is admitted until
+time has repaid that debt.
 """
 
 from dataclasses import dataclass

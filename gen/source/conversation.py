@@ -144,7 +144,7 @@ def _message(item: Any, what: str) -> Message:
         got = repr(role[:40]) if isinstance(role, str) else kind_of(role)
         raise NoPrompt(f"{what}: expected a role of {', '.join(sorted(ROLES))}, got {got}")
     if len(item) > 2 and (more := [key for key, extra in item.items() if _says_more(key, extra, item)]):
-        raise NoPrompt(f"{what}: only role and content can be asked, got {', '.join(map(repr, more[:5]))} too")
+        raise NoPrompt(f"{what}: expected only role and content, got {', '.join(map(repr, more[:5]))} too")
     if isinstance(content, list):
         return role, "".join(_part(part, what) for part in content)
     return role, text(content, what)
@@ -157,7 +157,9 @@ def _message_or_tool_message(item: Any, what: str) -> Message:
         given = item["tool_calls"]
         calls = [_call(each) for each in given] if isinstance(given, list) else [None]
         if (bad := next((n for n, call in enumerate(calls, 1) if call is None), None)) is not None:
-            raise NoPrompt(f"{what}, call {bad}: expected {{function: {{name, arguments}}}}, arguments a JSON object")
+            raise NoPrompt(
+                f"{what}, call {bad}: expected {{function: {{name, arguments}}}} with a JSON object as arguments"
+            )
         rest = {key: value for key, value in item.items() if key != "tool_calls"}
         if _given(rest, "content", "value") is None:
             rest["content"] = ""

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from stillhouse.gen.source.columns import is_in, value_of
-from stillhouse.gen.source.conversation import NoPrompt
+from stillhouse.gen.source.conversation import NoPrompt, kind_of
 from stillhouse.schemas.score import Score
 from stillhouse.schemas.scored import Scored
 
@@ -25,10 +25,13 @@ def _ids(values: Mapping[str, Any], name: str) -> list[int]:
     found = value_of(values, name)
     if found is None:
         raise NoPrompt(f"column {name!r} is {'null' if is_in(values, name) else 'missing'}")
-    if not isinstance(found, list) or not all(type(each) is int for each in found):
-        raise NoPrompt(f"column {name!r}: expected a list of token ids, which are whole numbers")
+    if not isinstance(found, list):
+        raise NoPrompt(f"column {name!r}: expected a list of token ids, got {kind_of(found)}")
+    for each in found:
+        if type(each) is not int:
+            raise NoPrompt(f"column {name!r}: expected whole numbers as token ids, got {kind_of(each)} among them")
     if not found:
-        raise NoPrompt(f"column {name!r} is an empty list")
+        raise NoPrompt(f"column {name!r}: expected at least one token id, got an empty list")
     if min(found) < 0 or max(found) >= _MAX_ID:
-        raise NoPrompt(f"column {name!r}: expected ids from 0 to {_MAX_ID - 1:,}")
+        raise NoPrompt(f"column {name!r}: expected ids from 0 to {_MAX_ID - 1:,}, got {min(found):,} to {max(found):,}")
     return found

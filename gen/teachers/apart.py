@@ -1,8 +1,8 @@
 """A process beside this one for work on very large replies.
 
-No thread can do that work: parsing keeps the interpreter's lock, which the event loop needs, and so do regular
-expressions, the collector of garbage, and freeing what was made. The process is started when it is first needed, serves
-one call at a time, and ends with this one, whose end of the pipe then closes.
+No thread can do that work: parsing holds the GIL, which the event loop needs, and so do regular expressions, garbage
+collection and freeing the parsed objects. The process is started when it is first needed, serves one call at a time,
+and ends with this one, whose end of the pipe then closes.
 """
 
 import asyncio
@@ -89,8 +89,8 @@ atexit.register(APART.end)
 
 
 def is_apart(size: int) -> bool:
-    """True if work on a text of this size is done in the process: on an event loop nothing is, as waiting takes
-    longer."""
+    """True if work on a text of this size goes to the process; never on an event loop, which the wait would block for
+    longer than the work."""
     if size < APART_BYTES:
         return False
     try:

@@ -13,7 +13,7 @@ class Deadlines:
     def __init__(self, timeout_s: float) -> None:
         self._timeout_s = timeout_s
         self._ends: dict[asyncio.Task[Any], float] = {}
-        """When each task that is not late yet will be, by the loop's time. The first is the next."""
+        """When each task that is not late yet becomes late, by the loop's clock; the first is the next to be."""
         self._timer: asyncio.TimerHandle | None = None
 
     async def limited(self, work: Awaitable[_T]) -> _T:

@@ -16,7 +16,7 @@ TOKENS = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
 
 
 class Packed(bytes):
-    """A value as JSON in a document. It takes far less memory than its objects, which the collector of garbage would
+    """A value as JSON in a document. It takes far less memory than its objects, which the garbage collector would
     visit again and again."""
 
     __slots__ = ()

@@ -99,7 +99,7 @@ class _Refusal:
 
     def _malformed(self) -> Malformed:
         if 200 <= self.status < 300 and not self.said and self.reply.body.strip():
-            words = f"no answer where the API has it, in a body that begins {self.message[:300]}"
+            words = f"no answer where this API puts it, in a body that begins {self.message[:300]}"
             return Malformed(words, self.status)
         return Malformed(self.message, self.status)
 

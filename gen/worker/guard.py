@@ -126,7 +126,7 @@ class Guard:
             message = (
                 f"teacher {key[0]}: the last {STOP_AFTER_ALIKE} samples all failed as {tally.last} "
                 f"({tally.shown[tally.last].words}), after it had answered others: check what has changed there, then "
-                "run the same command again; `stillhouse retry` asks those again that failed"
+                "run the same command again; `stillhouse retry` asks the failed ones again"
             )
             return Useless(key, tally.last, message, "paused")
         counted = tally.useless.total() - tally.useless["too_long"]
@@ -143,9 +143,9 @@ class Guard:
         (reason, count), total = counts.most_common(1)[0], counts.total()
         shown, where = tally.shown[reason], f" at {key[1]}" if key[1] else ""
         message = (
-            f"teacher {key[0]}{where}: none of the first {total} requests made a record, {count} of them are {reason} "
-            f"({shown.words}). {_advice(reason, shown.words).format(teacher=key[0], word=shown.word)}. What was "
-            f"paid for stays in the journal. One reply: {shown.head}"
+            f"teacher {key[0]}{where}: none of the first {total} requests yielded a record; {count} of them are "
+            f"{reason} ({shown.words}). {_advice(reason, shown.words).format(teacher=key[0], word=shown.word)}. What "
+            f"was paid for stays in the journal. One reply: {shown.head}"
         )
         return Useless(key, reason, message)
 

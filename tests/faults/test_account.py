@@ -96,7 +96,7 @@ async def test_an_empty_account_pauses_the_run(tmp_path: Path, fault: dict[str, 
     resumable.
 
     A worker stops at the first refusal that it gets itself. The first to stop leaves its share of the limit to the
-    other, which may use all of it before its own first refusal is there.
+    other, which may use all of it before its own first refusal arrives.
     """
     recipe = setup(tmp_path, prompts=200, limits={"in_flight": 4})
     log = tmp_path / "log"

@@ -326,7 +326,7 @@ async def test_a_recipe_refused_by_the_teacher_fails_and_can_be_fixed(tmp_path: 
     recipe = recipe_of(tmp_path)
     async with teacher(recipe, faults=[{"kind": "status", "status": 400}]) as asked:
         with pytest.raises(
-            StillhouseError, match="none of the first 10 requests made a record, 10 of them are bad_request"
+            StillhouseError, match="none of the first 10 requests yielded a record; 10 of them are bad_request"
         ) as raised:
             await run_in_process(asked)
         assert raised.value.exit_code == 1

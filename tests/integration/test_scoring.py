@@ -196,7 +196,7 @@ def test_an_aborted_request_is_a_failure() -> None:
         ({"ask": SCORE | {"samples": 2}}, "expected 1, got 2"),
         ({"ask": SCORE | {"system": "Be brief."}}, "token ids and no text"),
         ({"source": {"prompt": "question"}}, "token ids and no text"),
-        ({"ask": {"score": {"prompt_ids": "p", "completion_ids": "p"}}}, "expected another column"),
+        ({"ask": {"score": {"prompt_ids": "p", "completion_ids": "p"}}}, "expected a different column"),
     ],
 )
 def test_settings_that_scoring_ignores_are_refused(tmp_path: Path, changes: dict[str, Any], words: str) -> None:

@@ -435,7 +435,7 @@ async def test_a_teacher_that_never_answered_is_waited_for_first(tmp_path: Path,
     assert (summary.records, by_teacher(few)) == (12, {"b": 12})
     many = chain_of(tmp_path / "many", "a", "b", prompts=80, dataset={"prompts_per_shard": 80})
     async with served(many, a=refusing) as ready:
-        with pytest.raises(StillhouseError, match="none of the first 50 requests made a record") as stopped:
+        with pytest.raises(StillhouseError, match="none of the first 50 requests yielded a record") as stopped:
             await run_in_process(ready)
     assert not isinstance(stopped.value, Paused)
     async with served(many) as ready:  # with the address corrected it is asked, for nothing was paid

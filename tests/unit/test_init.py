@@ -172,7 +172,10 @@ def test_a_recipe_can_be_written_to_stdout() -> None:
         (("prompts.jsonl", "--url", "http://localhost/v1"), "--model is missing"),
         (("prompts.jsonl", *REAL, "--api", "simulator"), "leave out --url"),
         (("prompts.jsonl", *REAL[:3], "mine"), "--training-use is missing"),
-        (("prompts.jsonl", "--url", "https://api.openai.com/v1", "--model", "m"), "prohibits training"),
+        (
+            ("prompts.jsonl", "--url", "https://api.openai.com/v1", "--model", "m"),
+            "training on its answers is prohibited",
+        ),
         (("prompts.jsonl", "--url", "localhost/v1", *REAL[2:]), "--url: expected a URL"),
         (("prompts.jsonl", *REAL, "--api-key", "sk-abcdefgh"), "--api-key: expected a reference"),
         (("prompts.jsonl", "--dataset", "prompts.jsonl/x"), "prompts.jsonl"),

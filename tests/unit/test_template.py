@@ -188,7 +188,7 @@ def test_a_conversation_keeps_its_own_system_message() -> None:
         ([{"role": "system", "content": "a"}], "got one of role system"),
         ([user("a"), user(" \n")], "empty prompt"),
         ([user("a\ud800")], "lone surrogate"),
-        ([{**user("a"), "name": "bob"}], "only role and content can be asked, got 'name' too"),
+        ([{**user("a"), "name": "bob"}], "expected only role and content, got 'name' too"),
         ([{**user("a"), "tool_calls": []}], "got 'tool_calls' too"),
         ([{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}], "text only"),
         ([{"role": "user", "content": [{"type": "text", "text": "a"}, "b"]}], "text only"),

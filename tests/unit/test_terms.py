@@ -85,8 +85,8 @@ def test_declared_terms_stay_and_take_on_known_obligations() -> None:
 )
 def test_known_prohibitions_are_refused_whatever_is_declared(model: str, url: str) -> None:
     """Declaring that it is permitted doesn't let anybody train on the answers."""
-    assert "prohibits training on its answers" in refusal(model, url=url)
-    assert "prohibits training on its answers" in refusal(model, url=url, terms={"training_use": "permitted"})
+    assert "training on its answers is prohibited by" in refusal(model, url=url)
+    assert "training on its answers is prohibited by" in refusal(model, url=url, terms={"training_use": "permitted"})
 
 
 def test_declared_prohibition_is_refused() -> None:

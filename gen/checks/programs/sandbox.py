@@ -70,7 +70,7 @@ def command(isolation: Isolation, *, parent: int) -> list[str]:
         UsageError: bubblewrap is not installed, or programs can't be confined on this kind of machine.
     """
     if not can_confine_programs():
-        raise UsageError(f"checks: python runs only on x86_64 and aarch64, and this is {os.uname().machine}")
+        raise UsageError(f"checks: `python` runs only on x86_64 and aarch64, and this is {os.uname().machine}")
     start = _START.format(packages=_packages(), parent=parent if isolation == "process" else 0)
     base = os.path.realpath(getattr(sys, "_base_executable", sys.executable))
     python = [base, "-I", "-S", "-B", "-X", "utf8", "-c", start]
@@ -78,7 +78,7 @@ def command(isolation: Isolation, *, parent: int) -> list[str]:
         return python
     if (wrapper := bubblewrap()) is None:
         raise UsageError(
-            "checks: python needs bubblewrap, which is not installed on this node; install it: pip install "
+            "checks: `python` needs bubblewrap, which is not installed on this node; install it: pip install "
             f"'stillhouse[sandbox]', or the system's package bubblewrap. {WAYS_OUT}"
         )
     return [wrapper, *_WALLS, *_SCRATCH, *_system(Path(base)), *_EMPTY, *python]  # the packages may be below /tmp

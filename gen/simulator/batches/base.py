@@ -146,7 +146,7 @@ class Batches:
         return page._replace(fault=ResetFault()) if batch.number < self.settings.lost_replies else page
 
     def downloaded(self, batch: Batch, page: Page) -> Page:
-        """The reply to a download, or half of it, or a reply that nothing is left."""
+        """The reply to a download, or half of it, or a reply saying that nothing is left."""
         if batch.number < self.settings.deleted:
             return Page(b'{"error":{"message":"The results are deleted."}}', 404)
         self._downloads += 1

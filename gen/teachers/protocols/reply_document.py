@@ -52,7 +52,9 @@ def read_with_lists(
 def without_answer(reply: Reply, usage: Usage | None = None) -> Malformed:
     """What a document means that has an answer's outline, but something else in it."""
     begins = " ".join(reply.body[:300].decode("utf-8", "replace").split())
-    return Malformed(f"no answer where the API has it, in a body that begins {begins}", reply.status, usage or Usage())
+    return Malformed(
+        f"no answer where this API puts it, in a body that begins {begins}", reply.status, usage or Usage()
+    )
 
 
 def broken_off(trouble: Trouble, document: Any, usage: Usage | None = None) -> Trouble:

@@ -41,7 +41,7 @@ class BatchAttempts(AttemptLog, typing.Protocol):
         ...
 
     def was_read(self, ordinal: int, at: float, /) -> bool:
-        """True if an earlier owner left the result of the batch of this time."""
+        """True if an earlier owner left this sample's result from the batch that was decided at this time."""
         ...
 
     async def delivered(

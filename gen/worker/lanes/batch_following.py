@@ -28,7 +28,7 @@ class BatchFollowing:
         self._keep_going = keep_going
 
     async def follow(self, work: Work, intent: OpenIntent) -> None:
-        """Follow the intent's batch to its end, and have asked again what it leaves open."""
+        """Follow the intent's batch to its end, and have whatever it leaves open asked again."""
         held = work.held
         batch = None
         if work.unsettled(intent):

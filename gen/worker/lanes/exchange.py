@@ -71,7 +71,10 @@ class Exchange(Generic[DocketT]):
             reply = await client.send(request)
         except NotSent as error:
             if error.certificate:
-                raise UsageError(f"teachers.{client.teacher.name}: TLS to {endpoint.host} failed: {error}") from None
+                raise UsageError(
+                    f"teachers.{client.teacher.name}: TLS to {endpoint.host} failed: {error}; use a certificate that "
+                    "the nodes trust, or name its CA in SSL_CERT_FILE on each node"
+                ) from None
             outcome = NoConnection(str(error))
             return (
                 outcome,

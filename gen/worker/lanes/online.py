@@ -218,8 +218,8 @@ class OnlineLane(Generic[DocketT]):
                 client.done(endpoint, served=served)
                 if served is None and endpoint.is_open and not endpoint.answered:
                     self._counters.note(
-                        f"teacher {client.teacher.name}: endpoint {endpoint.host} has answered nothing yet, while "
-                        f"others do; its samples go to them. It said: {getattr(outcome, 'message', '')}"
+                        f"teacher {client.teacher.name}: endpoint {endpoint.host} has not answered yet, while "
+                        f"others have; its samples go to them. It said: {getattr(outcome, 'message', '')}"
                     )
             if self._router is not None:
                 self._router.ended(held, ordinal, outcome, place=self._place, sent_at=sent_at)

@@ -106,9 +106,9 @@ class Outcomes:
         if name is not None and name not in self._refused_parameters:
             self._refused_parameters.add(name)
             self._counters.note(
-                f"teacher {client.teacher.name} refuses the parameter {name} ({refusal.message}); to ask it without: "
-                f"`ask: {{{name}: null}}` in this teacher's part of the recipe (a dataset that holds answers keeps its "
-                "`ask`: then use another dataset.path)"
+                f"teacher {client.teacher.name} refuses the parameter {name} ({refusal.message}); to leave it out, "
+                f"write `ask: {{{name}: null}}` for this teacher in the recipe (if the dataset already holds answers, "
+                "this needs another dataset.path)"
             )
 
     def _note_top(self, scores: GivenScores) -> None:
