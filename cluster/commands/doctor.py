@@ -23,7 +23,7 @@ from stillhouse.gen.dataset.recipe_faults import surveyed
 from stillhouse.gen.errors import StillhouseError
 from stillhouse.gen.inert import inert
 from stillhouse.gen.journal.begun import why_begun
-from stillhouse.gen.journal.journals import journal_root
+from stillhouse.gen.journal.journals import journals_folder
 from stillhouse.gen.teachers.given_scores import aligned
 from stillhouse.gen.teachers.google_tokens import GoogleTokens, TokenAway
 from stillhouse.gen.teachers.http import HttpTransport
@@ -163,7 +163,7 @@ def _dataset(recipe: Recipe) -> Finding:
 
 def _journal(recipe: Recipe) -> Finding:
     """Check this node's disk only: other nodes have their own."""
-    folder = journal_root(open_dataset(recipe), recipe.run)
+    folder = journals_folder(open_dataset(recipe), recipe.run)
     there = next(parent for parent in (folder, *folder.parents) if parent.is_dir())
     fix = "free some space, or set run.journal_dir to a folder on another disk (for datasets on S3)"
     try:

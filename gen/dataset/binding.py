@@ -5,6 +5,7 @@ number of samples wanted per prompt (or accepted answers, and their maximum numb
 grow.
 """
 
+import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
@@ -39,8 +40,10 @@ class Binding:
     """Samples per prompt at the first run: plans of schema version 1 mean this number, but do not contain it."""
     accept: int = 0
     """Accepted answers wanted for each prompt, as of the last run; 0 if all samples are asked."""
-    changes: int = 0
-    """How often it was bound again, by a run that found nothing asked yet."""
+    journals: str = ""
+    """Random name of its journals on the nodes' disks, drawn anew whenever a run that found nothing asked yet binds it
+    again. What another dataset left there, at the same URL, is never taken for an answer of this one. Datasets from
+    before there was such a name have none, or the number of times that they were bound again."""
 
     @property
     def columns(self) -> Columns:
@@ -62,8 +65,8 @@ class Binding:
             **({"accept": self.accept} if self.accept else {}),
             "identity": self.identity,
         }
-        if self.changes:
-            document["changes"] = self.changes
+        if self.journals:
+            document["journals"] = self.journals
         # ASCII only: PyYAML writes some Unicode line breaks in a way that it reads differently.
         return yaml.safe_dump(document, sort_keys=False).encode()
 
@@ -90,11 +93,8 @@ def bind(store: Store, recipe: Recipe, *, begun: Begun = is_planned) -> Recipe:
         DatasetError: see `binding_for`.
     """
     bound = binding_for(store, recipe, begun=begun)
-    changes = bound.changes if bound else 0
-    if bound is None and (before := read_binding(store)) is not None:
-        changes = before.changes
-        if store.stat(plan_key(0)) is not None:
-            changes = unplan(store, before)
+    if bound is None and store.stat(plan_key(0)) is not None and (before := read_binding(store)) is not None:
+        unplan(store, before)
     resolved = resolved_by(recipe, bound)
     wanted = Binding(
         version=bound.version if bound else SCHEMA_VERSION,
@@ -103,7 +103,7 @@ def bind(store: Store, recipe: Recipe, *, begun: Begun = is_planned) -> Recipe:
         samples=recipe.ask.most_samples,
         first_samples=bound.first_samples if bound else recipe.ask.most_samples,
         accept=recipe.ask.accept or 0,
-        changes=changes,
+        journals=bound.journals if bound else _new_name(),
     )
     if bound is None:
         if not store.put_new(RECIPE_KEY, wanted.encoded()) and binding_for(store, recipe, begun=begun) is None:
@@ -113,30 +113,23 @@ def bind(store: Store, recipe: Recipe, *, begun: Begun = is_planned) -> Recipe:
     return resolved
 
 
-def unplan(store: Store, bound: Binding) -> int:
-    """Remove everything that runs left in a dataset that has not begun, except its recipe; returns its new `changes`.
+def unplan(store: Store, bound: Binding) -> None:
+    """Remove everything that runs left in a dataset that has not begun, except its recipe.
 
     May be interrupted at any point: what is left is the dataset of the old recipe.
     """
-    bound = replace(bound, changes=bound.changes + 1)
-    store.put(RECIPE_KEY, bound.encoded())  # first: journals on the nodes' disks stay, and belong to the plans that go
+    # First: journals on the nodes' disks stay, and belong to the plans that go.
+    store.put(RECIPE_KEY, replace(bound, journals=_new_name()).encoded())
     for prefix in (JOURNAL_PREFIX, "failed/", "rejected/", "_stillhouse/raw/", "_stillhouse/index-"):
         for stat in list(store.list(prefix)):
             store.delete(stat.key)
     # a plan without the ones before it would count as damage
     for stat in reversed(list(store.list("_stillhouse/plan-"))):
         store.delete(stat.key)
-    return bound.changes
 
 
-def times_changed(store: ReadableStore) -> int:
-    """How often the dataset was bound again; always 0 on a local disk, where nothing depends on it.
-
-    Raises:
-        DatasetError: its recipe is damaged or from a newer version.
-    """
-    bound = None if store.is_local else read_binding(store)
-    return bound.changes if bound else 0
+def _new_name() -> str:
+    return secrets.token_hex(8)
 
 
 def resolved_by(recipe: Recipe, bound: Binding | None) -> Recipe:
@@ -205,9 +198,9 @@ def parse_binding(stored: bytes, *, origin: str) -> Binding:
             # Version 1 keeps `samples` in the identity, where nothing can grow.
             samples = document["samples"] if "samples" in document else identity["ask"]["samples"]
             first, name = document.get("first_samples", samples), str(document.get("name", ""))
-            changes, accept = document.get("changes", 0), document.get("accept", 0)
-            _check_counts(version, samples, first, identity["prompts_per_shard"], changes + 1, accept + 1)
-            bound = Binding(version, name, reduced(identity), samples, first, accept, changes)
+            accept, journals = document.get("accept", 0), str(document.get("journals") or document.get("changes") or "")
+            _check_counts(version, samples, first, identity["prompts_per_shard"], accept + 1)
+            bound = Binding(version, name, reduced(identity), samples, first, accept, journals)
     except (yaml.YAMLError, TypeError, KeyError, ValueError, AttributeError, RecursionError):
         raise damaged(origin) from None
     if is_newer:

@@ -8,7 +8,6 @@ import socket
 from collections.abc import Iterable, Iterator
 
 from stillhouse.gen.dataset.batch_intents import count_batches
-from stillhouse.gen.dataset.binding import times_changed
 from stillhouse.gen.dataset.layout import JOURNAL_PREFIX, sealed_chunks
 from stillhouse.gen.journal.file import is_dead, leftovers
 from stillhouse.gen.journal.frames import NOTES, Frame, Kind, frames
@@ -42,7 +41,7 @@ def why_begun(store: ReadableStore, settings: RunSettings, *, last: Holder | Non
 
 def _journals(store: ReadableStore, settings: RunSettings) -> Iterator[Iterable[Frame] | None]:
     """Each journal's frames; None if its writer is alive."""
-    root = journal_root(store, settings, changes=times_changed(store))
+    root = journal_root(store, settings)
     for folder in sorted(root.iterdir()) if root.is_dir() else []:
         for path in leftovers(folder) if folder.is_dir() else []:
             if not is_dead(path):

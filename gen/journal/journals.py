@@ -6,6 +6,7 @@ from typing import Protocol
 
 import platformdirs
 
+from stillhouse.gen.dataset.binding import read_binding
 from stillhouse.gen.dataset.layout import ChunkId
 from stillhouse.gen.journal.file import JournalFile
 from stillhouse.gen.journal.local import LocalJournals
@@ -81,16 +82,28 @@ def journals_at(store: Store, root: Path) -> Journals:
     return LocalJournals(store, root) if store.is_local else ShippedJournals(store, root)
 
 
-def journal_root(store: ReadableStore, settings: RunSettings, *, changes: int = 0) -> Path:
+def journal_root(store: ReadableStore, settings: RunSettings) -> Path:
     """This node's folder for the dataset's journals: the same for every run, outside Ray's session folder.
 
-    `changes`: how often the dataset's recipe was changed (`gen.dataset.binding.times_changed`). What an earlier recipe
-    left on a node is in another folder, so it is never taken for an answer under the present one.
+    For a dataset on an object store it depends on the URL and on the dataset: what an earlier one at this URL left on
+    the node is in another folder, and so is what one of this URL at another endpoint did.
+
+    Raises:
+        DatasetError: the dataset's recipe is damaged or from a newer version.
+        StoreAway: the store fails.
     """
+    folder = journals_folder(store, settings)
+    if store.is_local:
+        return folder
+    bound = read_binding(store)
+    name = f"{store.url} {bound.journals}" if bound and bound.journals else store.url
+    return folder / hashlib.sha256(name.encode()).hexdigest()[:16]
+
+
+def journals_folder(store: ReadableStore, settings: RunSettings) -> Path:
+    """Where this node's journals are: the dataset's own if it is on a local disk, else those of all datasets."""
     if store.is_local:
         return Path(store.url) / "_stillhouse" / "journal"
-    base = (
-        Path(settings.journal_dir) if settings.journal_dir else platformdirs.user_state_path("stillhouse") / "journal"
-    )
-    name = f"{store.url} {changes}" if changes else store.url
-    return base / hashlib.sha256(name.encode()).hexdigest()[:16]
+    if settings.journal_dir:
+        return Path(settings.journal_dir)
+    return platformdirs.user_state_path("stillhouse") / "journal"

@@ -12,7 +12,6 @@ import pyarrow.parquet as pq
 from stillhouse.gen.checks.selection import Selected
 from stillhouse.gen.clock import Clock
 from stillhouse.gen.coordination.leases import Grant
-from stillhouse.gen.dataset.binding import times_changed
 from stillhouse.gen.dataset.chunk import Chunk, ChunkReader
 from stillhouse.gen.dataset.layout import ChunkId, sealed_chunks
 from stillhouse.gen.dataset.parked_chunks import OpenBatch, Parked, store_parked
@@ -157,8 +156,7 @@ class Hands:
         No cached_property: Python 3.11 holds a lock over all instances while it computes one.
         """
         if self._found_journals is None:
-            root = journal_root(self._store, self._recipe.run, changes=times_changed(self._store))
-            self._found_journals = journals_at(self._store, root)
+            self._found_journals = journals_at(self._store, journal_root(self._store, self._recipe.run))
         return self._found_journals
 
     def is_free(self, chunk: ChunkId) -> bool:

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from builders import questions, write_source
 from installs import LOCK, build_wheel, install, make_environment, make_hostile
 from ray_head import ray_head
 from waiting import wait_until
@@ -50,6 +51,20 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_wheel_runs_in_a_hostile_folder(installed: Path, tmp_path: Path) -> None:
     """Whatever in it has the names of our folders."""
     run_quickstart(installed, cwd=make_hostile(tmp_path, "queue.py"))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_a_wheel_without_extras_runs_what_needs_none(tmp_path: Path) -> None:
+    """From a file of prompts to records and a report: nothing that it imports comes with an extra alone."""
+    python = make_environment(tmp_path / "environment")
+    done = install(python, build_wheel(tmp_path / "dist"), "--constraint", LOCK)
+    assert done.returncode == 0, done.stderr
+    write_source(tmp_path, questions(20))
+    for command in ("init source/a.jsonl", "plan recipe.yaml", "run recipe.yaml", "report recipe.yaml"):
+        given: list[str | Path] = [python.with_name("stillhouse"), *command.split()]
+        done = subprocess.run(given, cwd=tmp_path, capture_output=True, text=True, timeout=240)
+        assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.slow

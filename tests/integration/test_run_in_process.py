@@ -267,6 +267,30 @@ async def test_an_interrupted_run_on_s3_resumes_from_its_node_and_from_the_store
     assert not list((tmp_path / "node").glob("*/*"))
 
 
+async def test_a_node_keeps_the_journals_of_datasets_with_the_same_url_apart(tmp_path: Path, s3: S3Server) -> None:
+    """One that was deleted, or is at another endpoint: its answers are to other prompts."""
+    write_source(tmp_path, questions(40))
+    changes: dict[str, Any] = {
+        "dataset": {"path": "s3://lake/out", "endpoint_url": s3.endpoint_url},
+        "teachers": [{"name": "sim", "api": "simulator", "limits": {"in_flight": 4}}],
+        "run": {"journal_dir": str(tmp_path / "node"), "ship_every_s": 60},
+    }
+    crews = Crews()
+    async with teacher(recipe_of(tmp_path, **changes), latency_s=0.05) as asked:
+        assert await cut_off(run_in_process(asked, crew=crews), crews.until(15))
+    left = sorted((tmp_path / "node").glob("*/*/*"))
+    assert left
+    store = open_dataset(asked)
+    for stat in list(store.list("")):
+        store.delete(stat.key)
+    write_source(tmp_path, questions(30, start=100))
+    crews = Crews()
+    async with teacher(recipe_of(tmp_path, ask={"temperature": 0.3}, **changes)) as asked:
+        summary = await run_in_process(asked, crew=crews)
+    assert (summary.state, summary.records, crews.answers) == ("done", 30, 30)
+    assert sorted((tmp_path / "node").glob("*/*/*")) == left
+
+
 async def test_a_stopped_run_finishes_its_requests_in_flight(tmp_path: Path) -> None:
     """Nothing is billed in vain, and the next run asks the rest."""
     write_source(tmp_path, questions(60))

@@ -1,6 +1,7 @@
 """Shipping: a journal's frames reach the store in segments, which are deleted once its chunk is sealed."""
 
 import gc
+import hashlib
 import os
 import threading
 from pathlib import Path
@@ -14,7 +15,8 @@ from s3_server import Fault, S3Server
 import stillhouse.gen.journal.shipping
 from stillhouse.gen.clock import SYSTEM
 from stillhouse.gen.coordination.leases import Grant
-from stillhouse.gen.dataset.layout import ChunkId, open_dataset
+from stillhouse.gen.dataset.binding import bind
+from stillhouse.gen.dataset.layout import RECIPE_KEY, ChunkId, open_dataset
 from stillhouse.gen.errors import StoreAway
 from stillhouse.gen.journal.file import JournalFile, leftovers
 from stillhouse.gen.journal.frames import MAGIC, Frame, Kind
@@ -319,10 +321,27 @@ def test_a_local_dataset_needs_no_shipping(tmp_path: Path) -> None:
     assert not (root / str(FIRST)).exists()
 
 
-def test_a_nodes_folder_belongs_to_one_dataset(tmp_path: Path, store: Store) -> None:
-    """The same one for every run, and a different one for each dataset."""
-    settings = recipe_of(tmp_path, run={"journal_dir": str(tmp_path / "node")}).run
-    folder = journal_root(store, settings)
+def test_a_nodes_folder_belongs_to_one_dataset(tmp_path: Path, store: Store, s3: S3Server) -> None:
+    """The same one for every run; a different one at another URL, and for another dataset at this one."""
+    recipe = recipe_of(tmp_path, run={"journal_dir": str(tmp_path / "node")})
+    other = open_store("s3://lake/other", endpoint_url=s3.endpoint_url)
+    bind(store, recipe)
+    other.put_new(RECIPE_KEY, store.get(RECIPE_KEY) or b"")  # a copy
+    folder = journal_root(store, recipe.run)
     assert folder.parent == tmp_path / "node"
-    assert folder == journal_root(store, settings)
-    assert folder != journal_root(open_store("s3://lake/other"), settings)
+    assert folder == journal_root(store, recipe.run) != journal_root(other, recipe.run)
+    store.delete(RECIPE_KEY)
+    bind(store, recipe)
+    assert folder != journal_root(store, recipe.run)
+
+
+@pytest.mark.parametrize(("ends_with", "name"), [("", "s3://lake/out"), ("changes: 2\n", "s3://lake/out 2")])
+def test_journals_of_datasets_from_before_they_had_a_name_are_found(
+    tmp_path: Path, store: Store, ends_with: str, name: str
+) -> None:
+    """Their folder's name is a hash of the URL and of how often they were bound again."""
+    bind(store, recipe_of(tmp_path))
+    head, _, _ = (store.get(RECIPE_KEY) or b"").decode().partition("journals: ")
+    store.put(RECIPE_KEY, f"{head}{ends_with}".encode())
+    folder = journal_root(store, recipe_of(tmp_path, run={"journal_dir": str(tmp_path / "node")}).run)
+    assert folder.name == hashlib.sha256(name.encode()).hexdigest()[:16]
