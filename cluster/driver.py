@@ -7,6 +7,7 @@ has to act.
 
 import math
 import os
+import re
 import secrets
 import time
 from collections.abc import Iterator, Sequence
@@ -91,6 +92,10 @@ def run(
     return RunResult.of(driver.run(), driver.store)
 
 
+_UNPACKED = re.compile(r"/working_dir_files/_ray_pkg_\w+(/|$)")
+"""Where Ray unpacks the folder that `ray job submit --working-dir` ships."""
+
+
 class Driver:
     """Carries out a run, a retry, or a run that only seals open chunks."""
 
@@ -120,7 +125,9 @@ class Driver:
             with own_faults_first(self._recipe):
                 bound = bind(self._store, self._recipe, begun=begun)
             self._recipe, notes = priced(bound)
-            self._watch.say([*notes, *schema_notes(self._recipe), *terms_notes(self._recipe)])
+            self._watch.say(
+                [*notes, *schema_notes(self._recipe), *terms_notes(self._recipe), *_place_notes(self._store)]
+            )
             check_budget(self._recipe)
             check_batches(self._recipe)
             check_still_batched(self._recipe, self._store)
@@ -247,7 +254,7 @@ class Driver:
         from stillhouse.cluster.runtime import cpus, this_node
 
         with ExitStack() as stack:
-            recipe = self._recipe
+            recipe = self._recipe.with_absolute_paths()  # a running cluster's processes are in other folders
             teachers = []
             for teacher in recipe.teachers:
                 if teacher.api == "simulator":
@@ -277,6 +284,16 @@ class Driver:
                 finish=self._options.finish,
                 follow=self._arrivals is not None,
             )
+
+
+def _place_notes(store: Store) -> list[str]:
+    """A warning if the dataset will not last where it is."""
+    if not (store.is_local and _UNPACKED.search(store.url)):
+        return []
+    return [
+        f"{store.url} is in Ray's copy of the job's folder, which Ray deletes after the job, and the next job may have "
+        "another: give dataset.path as an absolute path or an s3:// URL, or use `stillhouse submit`"
+    ]
 
 
 def worker_count(recipe: Recipe, *, cpus: int) -> int:

@@ -4,6 +4,7 @@ A recipe's identity is the part that decides what a record is. A dataset is boun
 endpoints, keys, timeouts, workers and new files under the source's path may change between runs.
 """
 
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import AfterValidator, Field, PrivateAttr, model_validator
@@ -153,6 +154,23 @@ class Recipe(Strict):
             teachers.append(teacher)
         return self.model_copy(update={"teachers": tuple(teachers)})
 
+    def with_absolute_paths(self) -> Self:
+        """The recipe with absolute local paths, for processes in other folders."""
+        paths = tuple(map(_absolute, self.source.paths))
+        source = self.source.model_copy(update={"path": paths[0] if isinstance(self.source.path, str) else paths})
+        dataset = self.dataset.model_copy(update={"path": _absolute(self.dataset.path)})
+        teachers = []
+        for teacher in self.teachers:
+            if teacher.simulator is not None and isinstance(teacher.simulator.answers, str):
+                settings = teacher.simulator.model_copy(update={"answers": _absolute(teacher.simulator.answers)})
+                teacher = teacher.model_copy(update={"simulator": settings})
+            teachers.append(teacher)
+        return self.model_copy(update={"source": source, "dataset": dataset, "teachers": tuple(teachers)})
+
     def identity(self) -> dict[str, Any]:
         """The identity that a dataset is bound to; see `schemas.identity`."""
         return identity_of(self)
+
+
+def _absolute(path: str) -> str:
+    return path if "://" in path else str(Path(path).expanduser().absolute())

@@ -6,6 +6,7 @@ what they hold.
 """
 
 import math
+import socket
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -26,7 +27,7 @@ from stillhouse.gen.dataset.index import PartInfo
 from stillhouse.gen.dataset.layout import ChunkId, open_dataset, sealed_chunks
 from stillhouse.gen.dataset.parked_chunks import Parked, StoredBatches, stored_batches
 from stillhouse.gen.dataset.shard_meta import ShardCounts
-from stillhouse.gen.errors import StillhouseError
+from stillhouse.gen.errors import StillhouseError, UsageError
 from stillhouse.gen.store.base import Store
 from stillhouse.gen.teachers.expense import limits_of
 from stillhouse.schemas.recipe import Recipe
@@ -114,6 +115,11 @@ class PromptQueue:
         dataset = self._generations.read(sealed=sealed)
         if opened is None:
             opened = [each.plan.generation for each in dataset if not each.is_sealed]
+        if set(opened) - {each.plan.generation for each in dataset}:
+            self._error = UsageError(
+                f"{self._store.url}: the dataset that this run works on is not there on the host "
+                f"{socket.gethostname()}; a local dataset.path must be the same folder on every node, on shared storage"
+            )
         known = len(dataset) if known is None else known
         mine = [each for each in dataset if each.plan.generation in opened or each.plan.generation >= known]
         self._begin(dataset, mine, sealed)

@@ -95,11 +95,11 @@ def submit(
     """Run RECIPE as a job on a Ray cluster. Run the same command again to resume where the last job ended."""
     check_modes(finish=only_finish, limit=limit, follow="--follow-source" if follow_source else None)
     from stillhouse.cluster.jobs.ended import lacks_pip
-    from stillhouse.cluster.jobs.shipment import local_paths, with_absolute_paths
+    from stillhouse.cluster.jobs.shipment import local_paths
     from stillhouse.cluster.jobs.submit import Jobs
 
     given = read(recipe, with_keep_going(overrides, keep_going=keep_going))
-    chosen = with_absolute_paths(given)
+    chosen = given.with_absolute_paths()
     jobs = Jobs(address)
     if paths := local_paths(chosen):
         note(f"local paths, which must exist on every node: {', '.join(paths)}")

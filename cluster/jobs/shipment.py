@@ -58,7 +58,7 @@ def packed(
     Raises:
         UsageError: this program was not installed, so its dependencies are unknown.
     """
-    recipe = with_absolute_paths(recipe.with_files())
+    recipe = recipe.with_files().with_absolute_paths()
     with tempfile.TemporaryDirectory(prefix="stillhouse-") as folder:
         Path(folder, RECIPE_FILE).write_text(dump_recipe(recipe), encoding="utf-8")
         runtime_env: dict[str, Any] = {
@@ -92,27 +92,9 @@ def fingerprint(recipe: Recipe) -> str:
     return hashlib.sha256(json.dumps(recipe.identity() | recipe.ask.wanted(), sort_keys=True).encode()).hexdigest()[:16]
 
 
-def with_absolute_paths(recipe: Recipe) -> Recipe:
-    """The recipe with absolute local paths, because the job runs in another folder."""
-    paths = tuple(map(_absolute, recipe.source.paths))
-    source = recipe.source.model_copy(update={"path": paths[0] if isinstance(recipe.source.path, str) else paths})
-    dataset = recipe.dataset.model_copy(update={"path": _absolute(recipe.dataset.path)})
-    teachers = []
-    for teacher in recipe.teachers:
-        if teacher.simulator is not None and isinstance(teacher.simulator.answers, str):
-            simulator = teacher.simulator.model_copy(update={"answers": _absolute(teacher.simulator.answers)})
-            teacher = teacher.model_copy(update={"simulator": simulator})
-        teachers.append(teacher)
-    return recipe.model_copy(update={"source": source, "dataset": dataset, "teachers": tuple(teachers)})
-
-
 def local_paths(recipe: Recipe) -> list[str]:
     """The local paths that must exist on every node."""
     return [path for path in (*recipe.source.paths, recipe.dataset.path) if "://" not in path]
-
-
-def _absolute(path: str) -> str:
-    return path if "://" in path else str(Path(path).expanduser().absolute())
 
 
 def _copy_code(folder: Path) -> None:

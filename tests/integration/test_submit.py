@@ -137,9 +137,19 @@ def test_plain_ray_job_submit_does_the_same(head: RayHead, tmp_path: Path) -> No
     done = subprocess.run(command, cwd=checkout, env=head.env, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stdout + done.stderr
     assert '{"state":"done"' in done.stdout
+    assert "Ray deletes" not in done.stdout
     (files,) = [shipped for shipped in head.shipped() if shipped not in before]
     assert {"recipe.yaml", "stillhouse/cluster/cli.py"} <= files
     assert files & set(canaries) == set()
+
+
+def test_a_relative_path_means_the_folder_of_the_command(head: RayHead, tmp_path: Path) -> None:
+    """With `run --address`, whose cluster was started in another folder."""
+    recipe = write_recipe(tmp_path, rows=20)
+    args = ("run", recipe, "--address", head.gcs, "--json", "-o", "dataset.path=relative/out")
+    done = stillhouse(*args, env=head.env, code=0, cwd=tmp_path)
+    assert json.loads(done.stdout.splitlines()[-1])["records"] == 20
+    assert len(list((tmp_path / "relative" / "out" / "data").iterdir())) == 2
 
 
 def test_a_working_dir_may_contain_folders_named_like_ours(head: RayHead, tmp_path: Path) -> None:
@@ -149,9 +159,11 @@ def test_a_working_dir_may_contain_folders_named_like_ours(head: RayHead, tmp_pa
     shutil.copy(write_recipe(tmp_path), folder / "recipe.yaml")
     command = [str(Path(sys.executable).with_name("ray")), "job", "submit", "--address", head.dashboard]
     command += ["--working-dir", ".", "--", "python", "-m", "stillhouse.cluster.cli", "run", "recipe.yaml", "--json"]
+    command += ["-o", "dataset.path=out"]
     done = subprocess.run(command, cwd=folder, env=head.env, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stdout + done.stderr
     assert '{"state":"done"' in done.stdout
+    assert "out is in Ray's copy of the job's folder, which Ray deletes" in done.stdout
 
 
 def test_a_job_exits_as_its_run_does(head: RayHead, tmp_path: Path) -> None:

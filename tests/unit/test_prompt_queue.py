@@ -51,6 +51,15 @@ def queue_of(tmp_path: Path, clock: ManualClock) -> PromptQueue:
     return PromptQueue(recipe, workers=1, store=store, clock=clock, background=lambda work: work())
 
 
+async def test_a_dataset_that_is_not_there_ends_the_run(tmp_path: Path) -> None:
+    """A local folder that this host lacks: without the plans that the driver knows, the queue would wait forever."""
+    write_source(tmp_path, questions(10))
+    queue = PromptQueue(recipe_in(tmp_path), opened=[0], known=1, workers=1, background=lambda work: work())
+    stats = await queue.stats()
+    assert stats.exit_code == 2
+    assert f"{tmp_path}/out: the dataset that this run works on is not there on the host" in (stats.error or "")
+
+
 def counters(requests: int, *, records: int = 0) -> Counters:
     """A worker that has sent this many requests and sealed this many records."""
     return Counters({"t": Tally(requests=requests, retries=1)}, sealed=ShardCounts(records=records), shards=1)

@@ -13,7 +13,7 @@ from ray.job_submission import JobDetails, JobStatus, JobType
 
 from stillhouse.cluster.jobs.compiled import compiled
 from stillhouse.cluster.jobs.ended import check_ended, lacks_pip
-from stillhouse.cluster.jobs.shipment import Ship, fingerprint, packed, requirements, with_absolute_paths
+from stillhouse.cluster.jobs.shipment import Ship, fingerprint, packed, requirements
 from stillhouse.gen.errors import StillhouseError
 from stillhouse.schemas.recipe_file import read_recipe
 
@@ -127,7 +127,7 @@ def test_local_paths_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyP
     """The job has another working directory; what is in a store stays as it is."""
     monkeypatch.chdir(tmp_path)
     paths = ["a.jsonl", "s3://lake/b/*.jsonl"]
-    recipe = with_absolute_paths(recipe_of(Path(), source={"path": paths}, dataset={"path": "out/x"}))
+    recipe = recipe_of(Path(), source={"path": paths}, dataset={"path": "out/x"}).with_absolute_paths()
     assert recipe.source.paths == (str(tmp_path / "a.jsonl"), "s3://lake/b/*.jsonl")
     assert recipe.dataset.path == str(tmp_path / "out/x")
 
