@@ -3,12 +3,14 @@
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 
+from stillhouse.gen.dataset.binding import Begun
 from stillhouse.gen.dataset.first_rows import check_first_rows, first_rows, kept_columns
 from stillhouse.gen.dataset.generations import Generation
 from stillhouse.gen.dataset.index import End
 from stillhouse.gen.dataset.planned_files import PlannedFiles
 from stillhouse.gen.dataset.plans import CHUNKS_PER_PART, PlannedFile, SourcePlan, frozen_columns
 from stillhouse.gen.dataset.upstream import inherited
+from stillhouse.gen.errors import SourceError
 from stillhouse.gen.source.files import START_OF_FILE, SourceFile
 from stillhouse.schemas.prompt import Prompt
 from stillhouse.schemas.recipe import Recipe
@@ -64,6 +66,27 @@ def next_plan(
         upstream=upstream,
         chunks_per_part=_chunks_per_part(recipe),
     )
+
+
+def is_source_replaced(
+    recipe: Recipe, generations: Sequence[Generation], *, files: list[SourceFile], begun: Begun
+) -> bool:
+    """True if a run would plan the source anew: it is not what was planned, and the dataset has not `begun`.
+
+    `files`: the files that count.
+
+    Raises:
+        SourceError: it is not what was planned, and the dataset has begun, so a run would refuse it.
+    """
+    if not all(each.is_indexed for each in generations if isinstance(each.plan, SourcePlan)):
+        return False  # the index may need a changed file, which then ends the run
+    try:
+        PlannedFiles(recipe, found=files).matched(list(_ends(generations)))
+    except SourceError:
+        if begun() is not None:
+            raise
+        return True
+    return False
 
 
 def _chunks_per_part(recipe: Recipe) -> int:

@@ -19,6 +19,7 @@ from stillhouse.gen.dataset.layout import ChunkId, open_dataset
 from stillhouse.gen.dataset.plans import Plan, RetryPlan
 from stillhouse.gen.dataset.reader import DatasetReader
 from stillhouse.gen.dataset.recipe_faults import surveyed
+from stillhouse.gen.dataset.source_planning import is_source_replaced
 from stillhouse.gen.dataset.upstream import inherited, notes_on
 from stillhouse.gen.journal.begun import why_begun
 from stillhouse.gen.source.files import SourceFile, read_rows
@@ -122,8 +123,8 @@ def preview(recipe: Recipe, *, workers: int | None = None, limit: int | None = N
         limit: at most this many of the next source rows; a pilot that is not sealed yet does not grow.
 
     Raises:
-        SourceError: a source file is missing or can't be read; there is no row, or none with a named column; or a
-            check can't judge by any row.
+        SourceError: a source file is missing, can't be read, or changed after it was planned; there is no row, or none
+            with a named column; or a check can't judge by any row.
         DatasetError: the dataset belongs to another recipe, or is damaged.
         UsageError: the template can't be compiled, a kept column has a reserved name, or a function can't be imported.
         StoreAway, StoreRefused: the source's or the dataset's store does not answer, or refuses; or the dataset can't
@@ -132,15 +133,20 @@ def preview(recipe: Recipe, *, workers: int | None = None, limit: int | None = N
     store = open_dataset(recipe)
     store.probe()
     dataset = DatasetReader(store)
+
+    def begun() -> str | None:
+        return why_begun(store, recipe.run, last=dataset.last_holder)
+
     with own_faults_first(recipe):
-        bound = binding_for(store, recipe, begun=lambda: why_begun(store, recipe.run, last=dataset.last_holder))
+        bound = binding_for(store, recipe, begun=begun)
     recipe, notes = priced(resolved_by(recipe, bound))
     check_budget(recipe)
     check_batches(recipe)
     check_functions(recipe)
-    there = _There(dataset, is_bound=bound is not None)
     found = surveyed(recipe)
     files = found.files
+    is_bound = bound is not None and not is_source_replaced(recipe, dataset.generations, files=files, begun=begun)
+    there = _There(dataset, is_bound=is_bound)
     inherited(files, recipe)
     counted = _counted(recipe, files, there, limit)
     wanted = counted.asked * recipe.samples_per_prompt

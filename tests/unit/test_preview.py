@@ -1,9 +1,11 @@
 """A preview says what a run would do and at what price, and does none of it."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
+from builders import index
 from harness import run_in_process
 from s3_server import Fault, S3Server
 
@@ -89,6 +91,19 @@ async def test_sealed_samples_are_not_planned_again(tmp_path: Path) -> None:
     assert preview(recipe, limit=5).to_ask == 10
     await run_in_process(recipe)
     assert preview(recipe).to_ask == 0
+
+
+async def test_a_changed_source_is_refused_as_by_a_run(tmp_path: Path) -> None:
+    """Unless nothing was asked yet: then a run would plan it anew."""
+    index(recipe_over(tmp_path, questions(3)))
+    recipe = recipe_over(tmp_path, questions(4))
+    assert preview(recipe).to_ask == 8
+    assert (await run_in_process(recipe)).records == 8
+    recipe = recipe_over(tmp_path, questions(5))
+    with pytest.raises(SourceError, match=r"prompts\.jsonl: changed after it was planned") as refused:
+        preview(recipe)
+    with pytest.raises(SourceError, match=re.escape(str(refused.value))):
+        await run_in_process(recipe)
 
 
 def test_tokens_and_cost_are_upper_bounds_with_stated_rules(tmp_path: Path) -> None:
