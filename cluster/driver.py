@@ -138,7 +138,7 @@ class Driver:
                 self._note_passed_over()
             self._no_money = self._look_at_budget()
             stack.enter_context(kept_card(self._store, self._card))
-            planning = first_planning(self._store, self._planner, begun=begun)
+            planning = first_planning(self._store, self._recipe, self._planner, begun=begun)
             has_work = bool(planning.opened) or self._arrivals is not None
             if self._no_money is not None and (has_work or self.summary().unpaid):
                 raise BudgetSpent(self._no_money)

@@ -104,7 +104,7 @@ async def run_in_process(
                     return RetryPlanner(store, recipe, kinds=retry)
                 return SourcePlanner(store, recipe, limit=limit, preflight=preflight, has_money=no_money is None)
 
-            planning = first_planning(store, planner, begun=begun)
+            planning = first_planning(store, recipe, planner, begun=begun)
             if no_money is not None and (planning.opened or summarise(store).unpaid):
                 raise BudgetSpent(no_money)
             if planning.opened:

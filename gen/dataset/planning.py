@@ -8,8 +8,10 @@ from stillhouse.gen.dataset.binding import Begun, is_planned, read_binding, unpl
 from stillhouse.gen.dataset.generations import Generation
 from stillhouse.gen.dataset.layout import plan_key
 from stillhouse.gen.dataset.plans import Plan
+from stillhouse.gen.dataset.source_planning import is_source_replaced
 from stillhouse.gen.errors import SourceError
 from stillhouse.gen.store.base import Store
+from stillhouse.schemas.recipe import Recipe
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,7 @@ class Planning:
                 assert_never(self._waits_for.until)
 
 
-def first_planning(store: Store, make: Callable[[], Planner], *, begun: Begun = is_planned) -> Planning:
+def first_planning(store: Store, recipe: Recipe, make: Callable[[], Planner], *, begun: Begun = is_planned) -> Planning:
     """Plan what can be planned now, with a planner that `make` returns.
 
     If the source is no longer what an earlier run planned, and the dataset has not `begun`, its plans are removed.
@@ -100,11 +102,19 @@ def first_planning(store: Store, make: Callable[[], Planner], *, begun: Begun = 
     Raises:
         StillhouseError: see `Planner.step`.
     """
+    bound = None
     try:
-        return Planning(make())
+        planner = make()
+        planning = Planning(planner)
+        if all(each.is_indexed for each in planner.generations) or not is_source_replaced(
+            recipe, planner.generations, begun=begun
+        ):
+            return planning
+        bound = read_binding(store)
     except SourceError:
         bound = read_binding(store)
         if bound is None or store.stat(plan_key(0)) is None or begun() is not None:
             raise
+    if bound is not None:
         unplan(store, bound)
-        return Planning(make())
+    return Planning(make())

@@ -69,23 +69,29 @@ def next_plan(
 
 
 def is_source_replaced(
-    recipe: Recipe, generations: Sequence[Generation], *, files: list[SourceFile], begun: Begun
+    recipe: Recipe, generations: Sequence[Generation], *, files: list[SourceFile] | None = None, begun: Begun
 ) -> bool:
-    """True if a run would plan the source anew: it is not what was planned, and the dataset has not `begun`.
+    """True if a run plans the source anew: it is not what was planned, and the dataset has not `begun`.
 
-    `files`: the files that count.
+    `files`: those that count, if they are already listed.
 
     Raises:
-        SourceError: it is not what was planned, and the dataset has begun, so a run would refuse it.
+        SourceError: it is not what was planned, all of it is indexed, and the dataset has begun.
     """
-    if not all(each.is_indexed for each in generations if isinstance(each.plan, SourcePlan)):
-        return False  # the index may need a changed file, which then ends the run
+    there = PlannedFiles(recipe, found=files)
+    sources = [each for each in generations if isinstance(each.plan, SourcePlan)]
+    unread = [each for each in sources if not each.is_indexed]
     try:
-        PlannedFiles(recipe, found=files).matched(list(_ends(generations)))
+        if unread:
+            there.check(file for each in unread for file in each.plan.files)
+        else:
+            there.matched(list(_ends(generations)))
     except SourceError:
-        if begun() is not None:
+        if begun() is None:
+            return True
+        if not unread:
             raise
-        return True
+        # The rest of the index may not need the changed file. If it does, it says so.
     return False
 
 

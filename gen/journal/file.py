@@ -197,17 +197,23 @@ def check_room(root: Path, *, wanted_bytes: int) -> None:
     if free_bytes < wanted_bytes:
         raise StoreAway(
             f"{root}: {free_bytes / 2**20:,.0f} MB are free, and the journals of requests in flight may need "
-            f"{wanted_bytes / 2**20:,.0f} MB; nothing more is asked. Free disk space, or set run.journal_dir, then "
-            "run the same command again"
+            f"{wanted_bytes / 2**20:,.0f} MB; nothing more is asked. Free disk space or, for a dataset on S3, set "
+            "run.journal_dir, then run the same command again"
         )
 
 
 def leftovers(folder: Path) -> list[Path]:
-    """The journal files in a chunk's folder, in the order in which they were created."""
+    """The journal files in a chunk's folder, in the order in which they were created.
+
+    Raises:
+        StoreAway: it can't be read.
+    """
     try:
         return sorted(path for path in folder.iterdir() if path.suffix == ".journal")
     except FileNotFoundError:
         return []
+    except OSError as error:
+        raise _away(folder, error, "read") from error
 
 
 def is_dead(path: Path) -> bool:
@@ -251,5 +257,5 @@ def _write(fd: int, buffers: list[bytes], length: int) -> None:
 def _away(path: Path, error: OSError, verb: str = "written") -> StoreAway:
     return StoreAway(
         f"{path}: the journal can't be {verb} ({error.strerror}); nothing is asked without it. "
-        "Free space or fix the disk, or set run.journal_dir, then run the same command again"
+        "Free space or fix the disk or, for a dataset on S3, set run.journal_dir, then run the same command again"
     )

@@ -92,7 +92,7 @@ def _to_bool(value: Any, what: str) -> bool | None:
 
 
 def _other(value: Any) -> str:
-    return "other text" if isinstance(value, str) else f"another {kind_of(value)}"
+    return "other text" if isinstance(value, str) else f"a value of another kind ({kind_of(value)})"
 
 
 def _exactly(kind: pa.DataType) -> Converter:

@@ -1,5 +1,6 @@
 """A dataset takes another recipe until something was paid for, or may have been."""
 
+import gzip
 import re
 import socket
 from collections.abc import Callable
@@ -230,3 +231,19 @@ async def test_a_source_corrected_before_the_first_request_is_planned_again(tmp_
     write_source(tmp_path, questions(20, start=70))
     with pytest.raises(SourceError, match="changed after it was planned"):
         await run_in_process(recipe)
+
+
+async def test_a_damaged_source_that_ended_a_run_before_the_first_request_can_be_written_again(tmp_path: Path) -> None:
+    """Its rest could not be indexed. In between, `plan` counts what a run would ask."""
+    write_source(tmp_path, questions(3000))
+    plain = tmp_path / "source" / "a.jsonl"
+    whole = gzip.compress(plain.read_bytes())
+    plain.unlink()
+    (tmp_path / "source" / "a.jsonl.gz").write_bytes(whole[: len(whole) * 4 // 5])
+    recipe = recipe_of(tmp_path, dataset={"prompts_per_shard": 1000})
+    with pytest.raises(SourceError, match=r"a\.jsonl\.gz can't be read: .* write it again"):
+        await run_in_process(recipe)
+    (tmp_path / "source" / "a.jsonl.gz").write_bytes(gzip.compress(b"\n".join(map(orjson.dumps, questions(40)))))
+    assert preview(recipe).to_ask == 40
+    summary = await run_in_process(recipe)
+    assert (summary.state, summary.prompts, summary.records) == ("done", 40, 40)

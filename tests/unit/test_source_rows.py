@@ -365,6 +365,14 @@ def test_csv_rows_that_do_not_fit_the_header_are_bad(tmp_path: Path) -> None:
     assert values == [{"q": "two\r\nlines", "id": "6"}, {"q": "last", "id": "7"}]
 
 
+def test_a_csv_quote_that_is_never_closed_is_reported_with_what_it_swallows(tmp_path: Path) -> None:
+    """A good row may hold newlines within quotes, so nobody can say where this one ends."""
+    content = b'q,n\ngood,1\n"open quote,2\n' + b"good,3\n" * 30
+    reason = "a quote is never closed, so lines 3 to 33 count as one row"
+    assert bad(tmp_path / "a.csv", content) == [(3, reason)]
+    assert bad(tmp_path / "a.csv", content[:24]) == [(3, "not valid CSV: unexpected end of data")]
+
+
 def test_long_csv_fields_are_read(tmp_path: Path) -> None:
     """The parser's own limit of 131,072 characters does not apply."""
     assert good(tmp_path / "a.csv", b"q\n" + b"x" * 1_000_000 + b"\n") == ["x" * 1_000_000]

@@ -100,6 +100,8 @@ class _Records:
                 fields = next(self._parser, None)
             except csv.Error as error:
                 fields = f"not valid CSV: {error}"
+                if str(error) == "unexpected end of data" and self._line > at.line + 1:
+                    fields = f"a quote is never closed, so lines {at.line:,} to {self._line - 1:,} count as one row"
             if fields is None:
                 return None
             if fields:
