@@ -165,7 +165,10 @@ class Recipe(Strict):
                 settings = teacher.simulator.model_copy(update={"answers": _absolute(teacher.simulator.answers)})
                 teacher = teacher.model_copy(update={"simulator": settings})
             teachers.append(teacher)
-        return self.model_copy(update={"source": source, "dataset": dataset, "teachers": tuple(teachers)})
+        run = self.run
+        if run.journal_dir is not None:
+            run = run.model_copy(update={"journal_dir": _absolute(run.journal_dir)})
+        return self.model_copy(update={"source": source, "dataset": dataset, "teachers": tuple(teachers), "run": run})
 
     def identity(self) -> dict[str, Any]:
         """The identity that a dataset is bound to; see `schemas.identity`."""

@@ -105,5 +105,5 @@ def journals_folder(store: ReadableStore, settings: RunSettings) -> Path:
     if store.is_local:
         return Path(store.url) / "_stillhouse" / "journal"
     if settings.journal_dir:
-        return Path(settings.journal_dir)
+        return Path(settings.journal_dir).expanduser().absolute()
     return platformdirs.user_state_path("stillhouse") / "journal"

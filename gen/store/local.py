@@ -53,6 +53,8 @@ class LocalStore:
             try:
                 _install(staged, path, os.link)
             except FileExistsError:
+                if path.is_dir():
+                    raise StoreRefused(f"{path}: expected a file or nothing, found a folder: move it away") from None
                 return False
             return True
 

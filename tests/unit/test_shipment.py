@@ -127,7 +127,9 @@ def test_local_paths_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyP
     """The job has another working directory; what is in a store stays as it is."""
     monkeypatch.chdir(tmp_path)
     paths = ["a.jsonl", "s3://lake/b/*.jsonl"]
-    recipe = recipe_of(Path(), source={"path": paths}, dataset={"path": "out/x"}).with_absolute_paths()
+    changes: dict[str, Any] = {"dataset": {"path": "out/x"}, "run": {"journal_dir": "journals"}}
+    recipe = recipe_of(Path(), source={"path": paths}, **changes).with_absolute_paths()
+    assert recipe.run.journal_dir == str(tmp_path / "journals")
     assert recipe.source.paths == (str(tmp_path / "a.jsonl"), "s3://lake/b/*.jsonl")
     assert recipe.dataset.path == str(tmp_path / "out/x")
 

@@ -36,6 +36,13 @@ def test_put_new_creates_a_key_once(store: Store) -> None:
     assert files_below(Path(store.url)) == ["data/a.parquet"]
 
 
+def test_a_folder_in_place_of_a_file_is_not_taken_for_one(store: Store) -> None:
+    """A shard that counted as written would never be found."""
+    (Path(store.url) / "data" / "a.parquet").mkdir(parents=True)
+    with pytest.raises(StoreRefused, match=r"a\.parquet: expected a file or nothing, found a folder: move it away"):
+        store.put_new("data/a.parquet", b"first")
+
+
 def test_put_new_takes_a_file_from_the_scratch_folder(store: Store) -> None:
     """A shard written aside becomes the object, and the writer removes its own name for it."""
     written = store.scratch() / "shard"
