@@ -105,6 +105,11 @@ class OpenGenerations:
             case _:
                 assert_never(plan)
 
+    def cut_off(self, opened: OpenGeneration) -> PartInfo:
+        """End a generation's index where its source can't be read any further."""
+        assert isinstance(opened.plan, SourcePlan), "no other generation reads sources"
+        return Indexer(self._store, self._recipe, opened.plan).cut_off(opened.parts)
+
     def _missing_source_parts(self, plan: SourcePlan, done: list[PartInfo]) -> Iterator[PartInfo]:
         indexer = Indexer(self._store, self._recipe, plan, asked=self._asked)
         # Includes what this queue has indexed since, unless it keeps those prompts in memory.

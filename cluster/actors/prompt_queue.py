@@ -8,7 +8,7 @@ what they hold.
 import math
 import socket
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -27,7 +27,7 @@ from stillhouse.gen.dataset.index import PartInfo
 from stillhouse.gen.dataset.layout import ChunkId, open_dataset, sealed_chunks
 from stillhouse.gen.dataset.parked_chunks import Parked, StoredBatches, stored_batches
 from stillhouse.gen.dataset.shard_meta import ShardCounts
-from stillhouse.gen.errors import StillhouseError, UsageError
+from stillhouse.gen.errors import SourceError, StillhouseError, UsageError
 from stillhouse.gen.store.base import Store
 from stillhouse.gen.teachers.expense import limits_of
 from stillhouse.schemas.recipe import Recipe
@@ -172,11 +172,26 @@ class PromptQueue:
         with self._reading:
             for opened in self._generations.open:
                 if not opened.is_indexed:
-                    for part in self._generations.missing_parts(opened):
+                    for part in self._missing_parts(opened):
                         with self._lock:
                             opened.parts.append(part)
                             self._offer(opened, part)
                         self._more_chunks.ring()
+
+    def _missing_parts(self, opened: OpenGeneration) -> Iterator[PartInfo]:
+        """Write the missing parts of a generation's index; to finish, only as far as its source can be read."""
+        try:
+            yield from self._generations.missing_parts(opened)
+        except SourceError as error:
+            if self._finish:
+                yield self._generations.cut_off(opened)
+            elif opened.parts or opened.plan.generation:
+                raise SourceError(
+                    f"{error}. Rows of this dataset were asked, so a good copy needs another name: first seal what "
+                    "there is with `stillhouse run RECIPE --finish`, then replace this file by the copy"
+                ) from None
+            else:
+                raise
 
     def _guarded(self, work: Callable[[], None]) -> None:
         """Index in a background thread; any error ends the run."""

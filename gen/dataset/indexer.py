@@ -215,6 +215,16 @@ class Indexer:
             part.add(file, row.at, self._judge.fate(row))
         yield part.write(self._store, self._plan, last=True, ends=self._ends)
 
+    def cut_off(self, done: Sequence[PartInfo]) -> PartInfo:
+        """End the index behind these parts, with one that has no rows, because the source can't be read any further.
+
+        Raises:
+            DatasetError: the next part is there.
+        """
+        chunks = self._plan.chunks_per_part
+        part = Draft(first_chunk=len(done) * chunks, chunks=chunks)
+        return part.write(self._store, self._plan, last=True, ends=done[-1].ends if done else self._ends)
+
     def _source_rows(self, *, before: int) -> Iterator[tuple[int, Row]]:
         """(file, row) from where the last part ended, up to the plan's limit; sets `_ends` to true."""
         left = self._plan.limit - before if self._plan.limit is not None else None

@@ -1,6 +1,7 @@
 """Whole runs in one process against the simulator: what is received is stored, once, and never asked again."""
 
 import asyncio
+import gzip
 import json
 import random
 from collections import Counter
@@ -9,7 +10,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 import pytest
 from builders import questions, recipe_of, write_source
 from faults.history import check
@@ -17,7 +20,7 @@ from harness import run_in_process
 from s3_server import S3Server
 
 from stillhouse.gen.dataset.layout import open_dataset
-from stillhouse.gen.errors import Paused, SourceError, StillhouseError
+from stillhouse.gen.errors import Paused, SourceError, StillhouseError, UsageError
 from stillhouse.gen.journal.frames import Kind, frames
 from stillhouse.gen.simulator import serve
 from stillhouse.gen.teachers.protocols.openai_errors import OPENAI_ERRORS
@@ -265,6 +268,42 @@ async def test_an_interrupted_run_on_s3_resumes_from_its_node_and_from_the_store
     store = open_dataset(recipe)
     assert [stat.key for stat in store.list("_stillhouse/journal/")] == []
     assert not list((tmp_path / "node").glob("*/*"))
+
+
+@pytest.mark.parametrize("name", ["a.jsonl.gz", "a.parquet"])
+async def test_a_source_that_is_damaged_behind_answered_rows_can_be_replaced(tmp_path: Path, name: str) -> None:
+    """Finishing ends its generation where it can be read; a good copy then asks the rest, and nothing twice."""
+    noise = random.Random(7)  # rows so long that many can be read before the damage is met
+    rows = [row | {"question": f"{row['question']} {noise.randbytes(3000).hex()}"} for row in questions(600)]
+    plain = write_source(tmp_path, rows)
+    file = plain.with_name(name)
+    if name == "a.parquet":
+        pq.write_table(pa.Table.from_pylist(rows), file, row_group_size=100)
+    else:
+        file.write_bytes(gzip.compress(plain.read_bytes()))
+    plain.unlink()
+    whole = file.read_bytes()
+    there = len(whole) * 4 // 5
+    damaged = whole[:there] + bytes(9999) + whole[there + 9999 :] if name == "a.parquet" else whole[:there]
+    file.write_bytes(damaged)
+    recipe = recipe_of(tmp_path, dataset={"prompts_per_shard": 2})
+    crews = Crews()
+    assert (await run_in_process(recipe, crew=crews, limit=10)).records == 10
+    with pytest.raises(UsageError, match=rf"{name} can't be read: .* needs another name: .* --finish"):
+        await run_in_process(recipe, crew=crews)
+    finished = await run_in_process(recipe, crew=crews, finish=True)
+    assert finished.state == "done"
+    assert (finished.prompts or 0) in range(100, 500)
+    file.unlink()
+    file.with_name(f"good-{name}").write_bytes(whole)
+    summary = await run_in_process(recipe, crew=crews)
+    assert (summary.state, summary.duplicates) == ("done", finished.prompts)
+    assert summary.records + summary.failed == 600
+    assert crews.answers == summary.records
+    with pytest.raises(SourceError, match=rf"{name} is gone"):
+        await run_in_process(recipe, retry=["stopped"])
+    file.write_bytes(damaged)
+    assert (await run_in_process(recipe, crew=crews, retry=["stopped"])).records == crews.answers == 600
 
 
 async def test_a_node_keeps_the_journals_of_datasets_with_the_same_url_apart(tmp_path: Path, s3: S3Server) -> None:

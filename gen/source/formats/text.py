@@ -74,8 +74,11 @@ def open_blocks(file: BinaryIO, *, codec: Codec | None, offset: int = 0) -> tupl
 def _opened(file: BinaryIO, *, codec: Codec | None, offset: int) -> tuple[int, _Readable, bytes]:
     file.seek(0 if codec else offset)
     stream: _Readable = pa.CompressedInputStream(pa.PythonFile(file, mode="r"), codec) if codec else file
-    if codec:
+    if codec and offset:
         _discard(stream, offset)
+        # Blocks as when the file was read from its start: of damaged data, the same rows can then be read.
+        before = _HEAD_BYTES - offset
+        return offset, stream, stream.read(before if before > 0 else _BLOCK_BYTES + before % -_BLOCK_BYTES)
     head = b"" if offset else stream.read(_HEAD_BYTES)
     for pattern, advice in _NO_TEXT:
         if re.match(pattern, head, re.DOTALL):
