@@ -1,13 +1,13 @@
 """Decides when the next generation can be planned, and what a run waits for until then."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias, assert_never
 
 from stillhouse.gen.dataset.binding import Begun, is_planned, read_binding, unplan
 from stillhouse.gen.dataset.generations import Generation
 from stillhouse.gen.dataset.layout import plan_key
-from stillhouse.gen.dataset.plans import Plan
+from stillhouse.gen.dataset.plans import Plan, SourcePlan
 from stillhouse.gen.dataset.source_planning import is_source_replaced
 from stillhouse.gen.errors import SourceError
 from stillhouse.gen.store.base import Store
@@ -102,19 +102,20 @@ def first_planning(store: Store, recipe: Recipe, make: Callable[[], Planner], *,
     Raises:
         StillhouseError: see `Planner.step`.
     """
-    bound = None
     try:
         planner = make()
         planning = Planning(planner)
-        if all(each.is_indexed for each in planner.generations) or not is_source_replaced(
-            recipe, planner.generations, begun=begun
-        ):
+        if not _is_stuck(recipe, planner.generations, begun):
             return planning
-        bound = read_binding(store)
     except SourceError:
-        bound = read_binding(store)
-        if bound is None or store.stat(plan_key(0)) is None or begun() is not None:
+        if store.stat(plan_key(0)) is None or begun() is not None:
             raise
-    if bound is not None:
+    if (bound := read_binding(store)) is not None:
         unplan(store, bound)
     return Planning(make())
+
+
+def _is_stuck(recipe: Recipe, generations: Sequence[Generation], begun: Begun) -> bool:
+    """True if the rest of an index needs a file that is no longer what was planned, though nothing was asked yet."""
+    unread = [each for each in generations if isinstance(each.plan, SourcePlan) and not each.is_indexed]
+    return bool(unread) and is_source_replaced(recipe, unread, begun=begun)
