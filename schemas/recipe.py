@@ -4,6 +4,7 @@ A recipe's identity is the part that decides what a record is. A dataset is boun
 endpoints, keys, timeouts, workers and new files under the source's path may change between runs.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeAlias
 
@@ -13,7 +14,7 @@ from stillhouse.schemas.ask import Ask
 from stillhouse.schemas.asked_schema import AskedSchema
 from stillhouse.schemas.base import FieldsFault, Strict
 from stillhouse.schemas.budget import Budget
-from stillhouse.schemas.carried_file import carried
+from stillhouse.schemas.carried_file import CarriedFile, carried
 from stillhouse.schemas.checks import AnyCheck, Check, last_if_whole, unique_names
 from stillhouse.schemas.dataset import MESSAGES, PROMPTS_PER_SHARD, SAMPLES_PER_BATCH, Dataset, Dedup
 from stillhouse.schemas.identity import identity_of
@@ -146,29 +147,28 @@ class Recipe(Strict):
 
     def with_files(self) -> Self:
         """The recipe with the files that it names inside it, so that it can be used where they do not exist."""
-        teachers = []
-        for teacher in self.teachers:
-            if teacher.simulator is not None and teacher.simulator.answers is not None:
-                settings = teacher.simulator.model_copy(update={"answers": carried(teacher.simulator.answers)})
-                teacher = teacher.model_copy(update={"simulator": settings})
-            teachers.append(teacher)
-        return self.model_copy(update={"teachers": tuple(teachers)})
+        return self._with_answers(carried)
 
     def with_absolute_paths(self) -> Self:
         """The recipe with absolute local paths, for processes in other folders."""
         paths = tuple(map(_absolute, self.source.paths))
         source = self.source.model_copy(update={"path": paths[0] if isinstance(self.source.path, str) else paths})
         dataset = self.dataset.model_copy(update={"path": _absolute(self.dataset.path)})
-        teachers = []
-        for teacher in self.teachers:
-            if teacher.simulator is not None and isinstance(teacher.simulator.answers, str):
-                settings = teacher.simulator.model_copy(update={"answers": _absolute(teacher.simulator.answers)})
-                teacher = teacher.model_copy(update={"simulator": settings})
-            teachers.append(teacher)
         run = self.run
         if run.journal_dir is not None:
             run = run.model_copy(update={"journal_dir": _absolute(run.journal_dir)})
-        return self.model_copy(update={"source": source, "dataset": dataset, "teachers": tuple(teachers), "run": run})
+        moved = self._with_answers(lambda file: _absolute(file) if isinstance(file, str) else file)
+        return moved.model_copy(update={"source": source, "dataset": dataset, "run": run})
+
+    def _with_answers(self, change: Callable[[str | CarriedFile], str | CarriedFile]) -> Self:
+        """The recipe with `change` applied to the files of its simulators' answers."""
+        teachers = []
+        for teacher in self.teachers:
+            if teacher.simulator is not None and teacher.simulator.answers is not None:
+                settings = teacher.simulator.model_copy(update={"answers": change(teacher.simulator.answers)})
+                teacher = teacher.model_copy(update={"simulator": settings})
+            teachers.append(teacher)
+        return self.model_copy(update={"teachers": tuple(teachers)})
 
     def identity(self) -> dict[str, Any]:
         """The identity that a dataset is bound to; see `schemas.identity`."""

@@ -187,8 +187,8 @@ class PromptQueue:
                 yield self._generations.cut_off(opened)
             elif opened.parts or opened.plan.generation:
                 raise SourceError(
-                    f"{error}. Rows of this dataset were asked, so a good copy needs another name: first seal what "
-                    "there is with `stillhouse run RECIPE --finish`, then replace this file by the copy"
+                    f"{error}. Some rows of this dataset have been asked, so a good copy needs another name: first "
+                    "seal what there is with `stillhouse run RECIPE --finish`, then replace this file with the copy"
                 ) from None
             else:
                 raise

@@ -41,9 +41,9 @@ class Binding:
     accept: int = 0
     """Accepted answers wanted for each prompt, as of the last run; 0 if all samples are asked."""
     journals: str = ""
-    """Random name of its journals on the nodes' disks, drawn anew whenever a run that found nothing asked yet binds it
-    again. What another dataset left there, at the same URL, is never taken for an answer of this one. Datasets from
-    before there was such a name have none, or the number of times that they were bound again."""
+    """A random name for its journals on the nodes' disks; binding it again replaces the name. So what another dataset
+    with the same URL left there is never taken for this one's answers. Datasets from before there were such names have
+    none, or the number of times that they were bound again."""
 
     @property
     def columns(self) -> Columns:

@@ -71,12 +71,12 @@ def next_plan(
 def is_source_replaced(
     recipe: Recipe, generations: Sequence[Generation], *, files: list[SourceFile] | None = None, begun: Begun
 ) -> bool:
-    """True if a run plans the source anew: it is not what was planned, and the dataset has not `begun`.
+    """True if a run would plan the source again, because it has changed and the dataset has not `begun`.
 
     `files`: those that count, if they are already listed.
 
     Raises:
-        SourceError: it is not what was planned, all of it is indexed, and the dataset has begun.
+        SourceError: it has changed, all of it is indexed, and the dataset has begun.
     """
     there = PlannedFiles(recipe, found=files)
     sources = [each for each in generations if isinstance(each.plan, SourcePlan)]

@@ -94,7 +94,7 @@ async def test_sealed_samples_are_not_planned_again(tmp_path: Path) -> None:
 
 
 async def test_a_changed_source_is_refused_as_by_a_run(tmp_path: Path) -> None:
-    """Unless nothing was asked yet: then a run would plan it anew."""
+    """If nothing has been asked yet, both plan it again instead."""
     index(recipe_over(tmp_path, questions(3)))
     recipe = recipe_over(tmp_path, questions(4))
     assert preview(recipe).to_ask == 8

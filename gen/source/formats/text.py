@@ -76,9 +76,8 @@ def _opened(file: BinaryIO, *, codec: Codec | None, offset: int) -> tuple[int, _
     stream: _Readable = pa.CompressedInputStream(pa.PythonFile(file, mode="r"), codec) if codec else file
     if codec and offset:
         _discard(stream, offset)
-        # Blocks as when the file was read from its start: of damaged data, the same rows can then be read.
-        before = _HEAD_BYTES - offset
-        return offset, stream, stream.read(before if before > 0 else _BLOCK_BYTES + before % -_BLOCK_BYTES)
+        # Up to where a block ends in a reading from the start: the same rows of damaged data can then be read.
+        return offset, stream, stream.read(_BLOCK_BYTES - (offset - _HEAD_BYTES) % _BLOCK_BYTES)
     head = b"" if offset else stream.read(_HEAD_BYTES)
     for pattern, advice in _NO_TEXT:
         if re.match(pattern, head, re.DOTALL):

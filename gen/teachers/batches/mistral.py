@@ -35,8 +35,7 @@ from stillhouse.schemas.teacher import Teacher
 
 _PAGE = 100
 _CREATED_SINCE_S = 86_400.0
-"""How much earlier than its intent a job may have been created: clocks differ, and Mistral's is unknown before it
-replies."""
+"""A job may have been created this much earlier than its intent, because clocks differ."""
 _STATES: dict[str, State] = {
     "QUEUED": "running",
     "RUNNING": "running",

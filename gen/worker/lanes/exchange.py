@@ -71,10 +71,7 @@ class Exchange(Generic[DocketT]):
             reply = await client.send(request)
         except NotSent as error:
             if error.certificate:
-                raise UsageError(
-                    f"teachers.{client.teacher.name}: TLS to {endpoint.host} failed: {error}; use a certificate that "
-                    "the nodes trust, or name its CA in SSL_CERT_FILE on each node"
-                ) from None
+                raise _untrusted(client.teacher.name, endpoint, error) from None
             outcome = NoConnection(str(error))
             return (
                 outcome,
@@ -128,3 +125,10 @@ class Exchange(Generic[DocketT]):
                 return keep()
             except StoreAway as again:
                 error = again
+
+
+def _untrusted(teacher: str, endpoint: Endpoint, error: NotSent) -> UsageError:
+    return UsageError(
+        f"teachers.{teacher}: TLS to {endpoint.host} failed: {error}; use a certificate that the nodes trust, or name "
+        "its CA in SSL_CERT_FILE on each node"
+    )
